@@ -1,0 +1,1 @@
+"""Topics, placement, elections, reassignment."""

@@ -1,0 +1,1 @@
+"""What Kafka lacks: scheduled delivery, views, retirement."""

@@ -1,0 +1,1 @@
+"""Small, consistent, watched state: topics, configs, partition states; embedded or ZooKeeper."""

@@ -1,0 +1,1 @@
+"""Sockets: poller, receive buffers, egress with sendfile, TLS."""

@@ -1,0 +1,1 @@
+"""The v2 record batch: layout, building, validation, codecs. No I/O, no Trio."""

@@ -1,0 +1,1 @@
+"""Partitions, their leaders and followers, and those who wait for them."""

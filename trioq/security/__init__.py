@@ -1,0 +1,1 @@
+"""TLS contexts, SASL, ACLs, quotas."""

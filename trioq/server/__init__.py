@@ -1,0 +1,1 @@
+"""The reactor, connections, dispatch and request handlers."""

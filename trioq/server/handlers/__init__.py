@@ -1,0 +1,1 @@
+"""One module per API, each listed in `registry`."""

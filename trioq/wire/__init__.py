@@ -1,0 +1,1 @@
+"""The Kafka protocol: schema tables, one codec engine, versions. No I/O, no Trio."""

@@ -1,0 +1,1 @@
+"""One module per API: the declaration of its request and response."""
