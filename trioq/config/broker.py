@@ -1,0 +1,218 @@
+"""BrokerConfig: the configuration of one broker, checked and typed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from trioq.config.key import Key, Scope, Source, Value, unknown_key
+from trioq.config.listeners import Listener, parse_listeners
+from trioq.config.table import BROKER_KEYS
+from trioq.errors import ConfigError
+
+
+class Setting(NamedTuple):
+    """One value of a key and where it was set."""
+
+    value: Value
+    source: Source
+    origin: str
+    """For people: "--set", "environment variable TRIOQ_NODE_ID", "file broker.toml"."""
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerConfig:
+    """Every broker key as an attribute: dots are underscores, units are the table's.
+
+    Immutable. Made by `from_mapping` (or `trioq.config.loading`) and changed by `replace`,
+    which both check every value; constructing it directly checks nothing.
+    """
+
+    node_id: int
+    broker_rack: str | None
+    listeners: tuple[str, ...]
+    advertised_listeners: tuple[str, ...]
+    log_dirs: tuple[str, ...]
+    metastore: str
+    logging_level: str
+    num_partitions: int
+    default_replication_factor: int
+    max_partitions_per_topic: int
+    auto_create_topics_enable: bool
+    delete_topic_enable: bool
+    max_request_partition_size_limit: int
+    max_connections: int
+    max_connections_per_ip: int
+    connections_max_idle_ms: int
+    request_receive_timeout_ms: int
+    response_send_timeout_ms: int
+    socket_request_max_bytes: int
+    queued_max_request_bytes: int
+    connection_max_in_flight_requests: int
+    connection_max_in_flight_bytes: int
+    connection_max_queued_response_bytes: int
+    fetch_max_bytes: int
+    max_incremental_fetch_session_cache_slots: int
+    shutdown_drain_timeout_ms: int
+    message_max_bytes: int
+    min_insync_replicas: int
+    produce_batch_validation: str
+    produce_decompressed_max_bytes: int
+    produce_decompressed_max_ratio: int
+    compression_type: str
+    compression_gzip_level: int
+    compression_lz4_level: int
+    compression_zstd_level: int
+    log_message_timestamp_type: str
+    log_message_timestamp_before_max_ms: int
+    log_message_timestamp_after_max_ms: int
+    producer_id_expiration_ms: int
+    log_segment_bytes: int
+    log_roll_ms: int | None
+    log_roll_hours: int
+    log_roll_jitter_ms: int | None
+    log_roll_jitter_hours: int
+    log_index_size_max_bytes: int
+    log_index_interval_bytes: int
+    log_cleanup_policy: tuple[str, ...]
+    log_retention_bytes: int
+    log_retention_ms: int | None
+    log_retention_minutes: int | None
+    log_retention_hours: int
+    log_retention_check_interval_ms: int
+    log_segment_delete_delay_ms: int
+    flush_policy: str
+    log_flush_interval_ms: int
+    log_flush_interval_messages: int
+    log_flush_offset_checkpoint_interval_ms: int
+    log_preallocate: bool
+    log_max_open_files: int
+    stray_retention_ms: int
+    unclean_leader_election_enable: bool
+    settings: Mapping[str, tuple[Setting, ...]] = field(repr=False, compare=False)
+    """For each key that was set, what was set, the effective value first."""
+
+    @classmethod
+    def from_mapping(
+        cls,
+        values: Mapping[str, str],
+        *,
+        source: Source = Source.STATIC_BROKER,
+        origins: Mapping[str, str] | None = None,
+    ) -> BrokerConfig:
+        """The defaults with `values` (texts by key name) over them.
+
+        `origins` says for people where each value was set. Raises ConfigError for an unknown
+        key, a bad value, or values that do not fit together.
+        """
+        origins = origins or {}
+        settings = {
+            name: (_setting(name, text, source, origins.get(name, "")),)
+            for name, text in values.items()
+        }
+        return cls._built(settings)
+
+    @classmethod
+    def _built(cls, settings: Mapping[str, tuple[Setting, ...]]) -> BrokerConfig:
+        values: dict[str, Any] = {
+            key.attribute: settings[name][0].value if name in settings else key.default
+            for name, key in BROKER_KEYS.items()
+        }
+        config = cls(settings=settings, **values)
+        config._check_together()
+        return config
+
+    def replace(
+        self, overrides: Mapping[str, str], *, source: Source = Source.DYNAMIC_BROKER
+    ) -> BrokerConfig:
+        """Lay dynamic `overrides` over this configuration; the receiver is unchanged.
+
+        Raises ConfigError also for a key that cannot be changed while the broker runs.
+        """
+        settings = dict(self.settings)
+        for name, text in overrides.items():
+            setting = _setting(name, text, source, "")
+            if not BROKER_KEYS[name].dynamic:
+                raise ConfigError(
+                    f"{name} cannot be changed while the broker runs: set it in the configuration "
+                    "and restart"
+                )
+            settings[name] = (setting, *settings.get(name, ()))
+        return self._built(settings)
+
+    def value_of(self, name: str) -> str | None:
+        """The effective value of a key as text; None where it is unset."""
+        key = broker_key(name)
+        value: Value = getattr(self, key.attribute)
+        return key.write(value)
+
+    def source_of(self, name: str) -> Source:
+        """Where the effective value of a key comes from."""
+        broker_key(name)
+        layers = self.settings.get(name)
+        return layers[0].source if layers else Source.DEFAULT
+
+    def origin_of(self, name: str) -> str:
+        """The same for people, such as "environment variable TRIOQ_NODE_ID"."""
+        broker_key(name)
+        layers = self.settings.get(name)
+        return layers[0].origin if layers else "default"
+
+    def endpoints(self) -> tuple[Listener, ...]:
+        """The listeners, parsed, each with the address that clients are told."""
+        return parse_listeners(self.listeners, self.advertised_listeners)
+
+    def _check_together(self) -> None:
+        if self.queued_max_request_bytes < self.socket_request_max_bytes:
+            raise ConfigError(
+                f"queued.max.request.bytes={self.queued_max_request_bytes} is not valid: it must "
+                f"hold one whole request, socket.request.max.bytes={self.socket_request_max_bytes}"
+            )
+        if self.message_max_bytes > self.socket_request_max_bytes:
+            raise ConfigError(
+                f"message.max.bytes={self.message_max_bytes} is not valid: it must fit into a "
+                f"request, socket.request.max.bytes={self.socket_request_max_bytes}"
+            )
+        if len(set(self.log_dirs)) != len(self.log_dirs):
+            raise ConfigError(
+                f"log.dirs={','.join(self.log_dirs)} is not valid: a directory is named twice"
+            )
+        _check_metastore(self.metastore)
+        self.endpoints()
+
+
+def broker_key(name: str) -> Key:
+    """The row of a broker key; raises ConfigError with the nearest known one."""
+    key = BROKER_KEYS.get(name)
+    if key is None:
+        raise unknown_key(name, Scope.BROKER, BROKER_KEYS)
+    return key
+
+
+def check_broker_value(name: str, text: str | None) -> str | None:
+    """`text` as a broker key keeps it (None: unset); raises ConfigError."""
+    key = broker_key(name)
+    if text is None:
+        raise ConfigError(f"{name} needs a value: allowed is {key.allowed}")
+    return key.write(key.parse(text))
+
+
+def _setting(name: str, text: str, source: Source, origin: str) -> Setting:
+    try:
+        return Setting(broker_key(name).parse(text), source, origin)
+    except ConfigError as error:
+        if not origin:
+            raise
+        raise ConfigError(f"{error} (set by {origin})") from None
+
+
+def _check_metastore(value: str) -> None:
+    if value == "embedded":
+        return
+    if value.startswith("zookeeper://"):
+        raise ConfigError(
+            f"metastore={value} is not available: clusters come with a later version of trioq; "
+            "this one runs a single broker with metastore=embedded"
+        )
+    raise ConfigError(f"metastore={value} is not valid: allowed is embedded")

@@ -1,0 +1,552 @@
+"""The one table of configuration keys.
+
+Names, meanings and defaults are Apache Kafka's wherever Kafka has the key. Files, the
+environment, command line flags, DescribeConfigs and docs/configuration.md are all served
+from here; the attributes of BrokerConfig and TopicConfig repeat names and types for the
+type checker and are held to this table by a test.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from trioq.config.key import INT_MAX, LONG_MAX, Fallback, Key, Kind, Scope, Value
+
+_KIB = 1024
+_MIB = 1024 * _KIB
+_GIB = 1024 * _MIB
+_MINUTE_MS = 60_000
+_HOUR_MS = 60 * _MINUTE_MS
+_DAY_MS = 24 * _HOUR_MS
+
+
+def _number(
+    name: str,
+    default: int | None,
+    doc: str,
+    *,
+    unit: str = "",
+    minimum: int = 0,
+    maximum: int = LONG_MAX,
+    dynamic: bool = False,
+    note: str = "",
+) -> Key:
+    kind = Kind.INT if maximum <= INT_MAX else Kind.LONG
+    return Key(
+        Scope.BROKER,
+        name,
+        kind,
+        default,
+        doc,
+        unit=unit,
+        minimum=minimum,
+        maximum=maximum,
+        dynamic=dynamic,
+        note=note,
+    )
+
+
+def _bytes(
+    name: str,
+    default: int,
+    doc: str,
+    *,
+    minimum: int = 0,
+    maximum: int = INT_MAX,
+    dynamic: bool = False,
+) -> Key:
+    return _number(
+        name, default, doc, unit="bytes", minimum=minimum, maximum=maximum, dynamic=dynamic
+    )
+
+
+def _ms(
+    name: str,
+    default: int | None,
+    doc: str,
+    *,
+    minimum: int = 0,
+    maximum: int = LONG_MAX,
+    dynamic: bool = False,
+) -> Key:
+    return _number(name, default, doc, unit="ms", minimum=minimum, maximum=maximum, dynamic=dynamic)
+
+
+def _boolean(name: str, default: bool, doc: str, *, dynamic: bool = False) -> Key:
+    return Key(Scope.BROKER, name, Kind.BOOLEAN, default, doc, dynamic=dynamic)
+
+
+def _choice(
+    name: str, default: str, doc: str, choices: tuple[str, ...], *, dynamic: bool = False
+) -> Key:
+    return Key(Scope.BROKER, name, Kind.STRING, default, doc, choices=choices, dynamic=dynamic)
+
+
+def _text(name: str, default: str | None, doc: str) -> Key:
+    return Key(Scope.BROKER, name, Kind.STRING, default, doc)
+
+
+def _list(name: str, default: tuple[str, ...], doc: str) -> Key:
+    return Key(Scope.BROKER, name, Kind.LIST, default, doc)
+
+
+_BROKER: Final = (
+    # Identity and addresses
+    _number("node.id", 1, "Id of this broker; kept in the data directory.", maximum=INT_MAX),
+    _text("broker.rack", None, "Rack of this broker: replicas are spread over racks."),
+    _list(
+        "listeners",
+        ("PLAINTEXT://127.0.0.1:9092",),
+        "Addresses to listen on, as HOST:PORT or NAME://HOST:PORT; port 0 takes a free port, "
+        "IPv6 addresses stand in brackets.",
+    ),
+    _list(
+        "advertised.listeners",
+        (),
+        "Addresses that clients are told to connect to, in the order of listeners or by their "
+        "names; needed where a listener is on a wildcard address.",
+    ),
+    _list("log.dirs", ("trioq-data",), "Directories that hold the data of this broker."),
+    _text("metastore", "embedded", "Where metadata lives: embedded, in the first data directory."),
+    _choice(
+        "logging.level",
+        "info",
+        "Least severe log lines that are written to stderr.",
+        ("debug", "info", "warning", "error"),
+    ),
+    # Topics
+    _number(
+        "num.partitions",
+        1,
+        "Number of partitions of a topic that is created without stating one.",
+        minimum=1,
+        maximum=INT_MAX,
+    ),
+    _number(
+        "default.replication.factor",
+        1,
+        "Number of replicas of a topic that is created without stating one.",
+        minimum=1,
+        maximum=32767,
+    ),
+    _number(
+        "max.partitions.per.topic",
+        10_000,
+        "Greatest number of partitions that a topic may be given.",
+        minimum=1,
+        maximum=INT_MAX,
+    ),
+    _boolean("auto.create.topics.enable", True, "Create a topic when a client first asks for it."),
+    _boolean("delete.topic.enable", True, "Allow topics to be deleted."),
+    _number(
+        "max.request.partition.size.limit",
+        2_000,
+        "Most partitions in one answer to DescribeTopicPartitions.",
+        minimum=1,
+        maximum=INT_MAX,
+    ),
+    # Connections and requests
+    _number(
+        "max.connections",
+        INT_MAX,
+        "Most client connections at a time; never more than the limit of file descriptors "
+        "leaves room for.",
+        minimum=1,
+        maximum=INT_MAX,
+        dynamic=True,
+    ),
+    _number(
+        "max.connections.per.ip",
+        INT_MAX,
+        "Most client connections at a time from one address.",
+        minimum=1,
+        maximum=INT_MAX,
+        dynamic=True,
+    ),
+    _ms("connections.max.idle.ms", 10 * _MINUTE_MS, "Close a connection idle for this long."),
+    _ms(
+        "request.receive.timeout.ms",
+        30_000,
+        "Close a connection whose request, once begun, has not arrived whole after this long.",
+        minimum=1,
+    ),
+    _ms(
+        "response.send.timeout.ms",
+        30_000,
+        "Close a connection that does not take a waiting response for this long.",
+        minimum=1,
+    ),
+    _bytes(
+        "socket.request.max.bytes",
+        100 * _MIB,
+        "Largest request; a connection that announces a larger one is closed before any of it "
+        "is kept.",
+        minimum=1 * _KIB,
+    ),
+    _bytes(
+        "queued.max.request.bytes",
+        512 * _MIB,
+        "Memory for the requests of all connections together; at least socket.request.max.bytes.",
+        minimum=1 * _KIB,
+        maximum=LONG_MAX,
+    ),
+    _number(
+        "connection.max.in.flight.requests",
+        256,
+        "Most requests of one connection that wait for their response; it is not read from "
+        "while there are that many.",
+        minimum=1,
+        maximum=100_000,
+    ),
+    _bytes(
+        "connection.max.in.flight.bytes",
+        100 * _MIB,
+        "Most bytes of waiting requests of one connection; a single request may exceed it.",
+        minimum=1 * _KIB,
+        maximum=LONG_MAX,
+    ),
+    _bytes(
+        "connection.max.queued.response.bytes",
+        16 * _MIB,
+        "A connection with more bytes of unsent responses is not read from; a single response "
+        "may exceed it.",
+        minimum=1 * _KIB,
+        maximum=LONG_MAX,
+    ),
+    _bytes(
+        "fetch.max.bytes", 55 * _MIB, "Most bytes of records in one Fetch response.", minimum=1024
+    ),
+    _number(
+        "max.incremental.fetch.session.cache.slots",
+        1_000,
+        "Number of incremental fetch sessions that are kept.",
+        maximum=INT_MAX,
+    ),
+    _ms(
+        "shutdown.drain.timeout.ms",
+        10_000,
+        "How long a broker that is told to stop lets connections finish.",
+    ),
+    # Produce
+    _bytes(
+        "message.max.bytes",
+        1_048_588,
+        "Largest record batch that a producer may send, as it is stored.",
+        dynamic=True,
+    ),
+    _number(
+        "min.insync.replicas",
+        1,
+        "Replicas that must be in sync for a produce request with acks=all to be accepted.",
+        minimum=1,
+        maximum=32767,
+        dynamic=True,
+    ),
+    _choice(
+        "produce.batch.validation",
+        "relaxed",
+        "Whether records inside compressed batches are checked: relaxed trusts the batch's CRC, "
+        "strict decompresses and walks them.",
+        ("relaxed", "strict"),
+        dynamic=True,
+    ),
+    _bytes(
+        "produce.decompressed.max.bytes",
+        256 * _MIB,
+        "A compressed batch that holds more than this is refused where it has to be opened.",
+        minimum=1 * _KIB,
+    ),
+    _number(
+        "produce.decompressed.max.ratio",
+        1_000,
+        "A compressed batch that grows by more than this factor is refused where it has to be "
+        "opened.",
+        minimum=1,
+        maximum=1_000_000,
+    ),
+    _choice(
+        "compression.type",
+        "producer",
+        "Codec in which batches are stored: producer keeps what the producer chose, any other "
+        "value recompresses.",
+        ("producer", "uncompressed", "gzip", "snappy", "lz4", "zstd"),
+        dynamic=True,
+    ),
+    _number(
+        "compression.gzip.level",
+        -1,
+        "Level of gzip where the broker compresses; -1 is the codec's own default.",
+        minimum=-1,
+        maximum=9,
+        dynamic=True,
+    ),
+    _number(
+        "compression.lz4.level",
+        9,
+        "Level of lz4 where the broker compresses.",
+        minimum=1,
+        maximum=17,
+        dynamic=True,
+    ),
+    _number(
+        "compression.zstd.level",
+        3,
+        "Level of zstd where the broker compresses.",
+        minimum=-131072,
+        maximum=22,
+        dynamic=True,
+    ),
+    _choice(
+        "log.message.timestamp.type",
+        "CreateTime",
+        "Whether records keep the producer's timestamps or get the time of their append.",
+        ("CreateTime", "LogAppendTime"),
+        dynamic=True,
+    ),
+    _ms(
+        "log.message.timestamp.before.max.ms",
+        LONG_MAX,
+        "How far a producer's timestamp may lie before the broker's clock.",
+        dynamic=True,
+    ),
+    _ms(
+        "log.message.timestamp.after.max.ms",
+        _HOUR_MS,
+        "How far a producer's timestamp may lie after the broker's clock.",
+        dynamic=True,
+    ),
+    _ms(
+        "producer.id.expiration.ms",
+        _DAY_MS,
+        "How long the sequence numbers of an idempotent producer that is silent are remembered.",
+        minimum=1,
+    ),
+    # Storage
+    _bytes(
+        "log.segment.bytes",
+        _GIB,
+        "Size at which a segment is closed and the next one begun.",
+        minimum=1 * _KIB,
+        dynamic=True,
+    ),
+    _ms("log.roll.ms", None, "Age at which a segment is closed.", minimum=1, dynamic=True),
+    _number(
+        "log.roll.hours",
+        168,
+        "Age at which a segment is closed, where log.roll.ms is not set.",
+        unit="hours",
+        minimum=1,
+        maximum=INT_MAX,
+    ),
+    _ms(
+        "log.roll.jitter.ms",
+        None,
+        "Greatest random time by which the age limit of a segment is shortened.",
+        dynamic=True,
+    ),
+    _number(
+        "log.roll.jitter.hours",
+        0,
+        "Greatest random shortening of a segment's age limit, where log.roll.jitter.ms is not set.",
+        unit="hours",
+        maximum=INT_MAX,
+    ),
+    _bytes(
+        "log.index.size.max.bytes",
+        10 * _MIB,
+        "Largest index file; a segment whose index is full is closed.",
+        minimum=32,
+        dynamic=True,
+    ),
+    _bytes(
+        "log.index.interval.bytes",
+        4 * _KIB,
+        "Bytes of records between two entries of the offset index.",
+        dynamic=True,
+    ),
+    Key(
+        Scope.BROKER,
+        "log.cleanup.policy",
+        Kind.LIST,
+        ("delete",),
+        "What happens to old segments: delete removes them whole.",
+        choices=("delete",),
+        dynamic=True,
+        note="compact comes with a later version of trioq",
+    ),
+    _bytes(
+        "log.retention.bytes",
+        -1,
+        "Size of a partition above which its oldest segments are deleted; -1 is no limit.",
+        minimum=-1,
+        maximum=LONG_MAX,
+        dynamic=True,
+    ),
+    _ms(
+        "log.retention.ms",
+        None,
+        "Age at which segments are deleted; -1 is no limit.",
+        minimum=-1,
+        dynamic=True,
+    ),
+    _number(
+        "log.retention.minutes",
+        None,
+        "Age at which segments are deleted, where log.retention.ms is not set; -1 is no limit.",
+        unit="minutes",
+        minimum=-1,
+        maximum=INT_MAX,
+    ),
+    _number(
+        "log.retention.hours",
+        168,
+        "Age at which segments are deleted, where neither log.retention.ms nor "
+        "log.retention.minutes is set; -1 is no limit.",
+        unit="hours",
+        minimum=-1,
+        maximum=INT_MAX,
+    ),
+    _ms(
+        "log.retention.check.interval.ms",
+        5 * _MINUTE_MS,
+        "Time between two looks for segments to delete.",
+        minimum=1,
+    ),
+    _ms(
+        "log.segment.delete.delay.ms",
+        _MINUTE_MS,
+        "Time from a segment's retirement to the removal of its files.",
+        dynamic=True,
+    ),
+    _choice(
+        "flush.policy",
+        "os",
+        "When records are forced to disk: os leaves it to the operating system, interval syncs "
+        "by log.flush.interval.ms and .messages, commit syncs before acknowledging.",
+        ("os", "interval", "commit"),
+        dynamic=True,
+    ),
+    _ms(
+        "log.flush.interval.ms",
+        1_000,
+        "With flush.policy=interval, longest time that a record stays unsynced.",
+        minimum=1,
+        dynamic=True,
+    ),
+    _number(
+        "log.flush.interval.messages",
+        LONG_MAX,
+        "With flush.policy=interval, number of records after which a partition is synced.",
+        minimum=1,
+        dynamic=True,
+    ),
+    _ms(
+        "log.flush.offset.checkpoint.interval.ms",
+        _MINUTE_MS,
+        "Time between two checkpoints of recovery points, which bound the work after a crash.",
+        minimum=1,
+    ),
+    _boolean(
+        "log.preallocate", False, "Reserve the space of a segment when it is begun.", dynamic=True
+    ),
+    _number(
+        "log.max.open.files",
+        -1,
+        "Most segment files held open; -1 derives it from the limit of file descriptors.",
+        minimum=-1,
+        maximum=INT_MAX,
+    ),
+    _ms(
+        "stray.retention.ms",
+        7 * _DAY_MS,
+        "Time until a partition directory that belongs to no known topic is removed.",
+    ),
+    # Replication
+    Key(
+        Scope.BROKER,
+        "unclean.leader.election.enable",
+        Kind.BOOLEAN,
+        False,
+        "Whether a replica that is not in sync may become leader; it never may.",
+        choices=("false",),
+        dynamic=True,
+        note="replicas that are out of sync are never elected",
+    ),
+)
+
+BROKER_KEYS: Final[dict[str, Key]] = {key.name: key for key in _BROKER}
+"""Every broker key by name, in the order of the documentation."""
+
+
+def _topic(name: str, *broker_keys: str | tuple[str, int]) -> Key:
+    """A topic key with the type, limits and meaning of the first of its broker keys."""
+    fallbacks = tuple(
+        Fallback(broker_key) if isinstance(broker_key, str) else Fallback(*broker_key)
+        for broker_key in broker_keys
+    )
+    model = BROKER_KEYS[fallbacks[0].broker_key]
+    return Key(
+        Scope.TOPIC,
+        name,
+        model.kind,
+        _fallback_default(fallbacks),
+        model.doc,
+        unit=model.unit,
+        minimum=model.minimum,
+        maximum=model.maximum,
+        choices=model.choices,
+        dynamic=True,
+        fallbacks=fallbacks,
+        note=model.note,
+    )
+
+
+def _fallback_default(fallbacks: tuple[Fallback, ...]) -> Value:
+    for fallback in fallbacks:
+        default = BROKER_KEYS[fallback.broker_key].default
+        if default is not None:
+            return scaled(default, fallback.factor)
+    return None
+
+
+def scaled(value: Value, factor: int) -> Value:
+    """A broker key's value in the topic key's unit; a negative number means "no limit"."""
+    if factor == 1 or not isinstance(value, int):
+        return value
+    return value if value < 0 else value * factor
+
+
+_TOPIC: Final = (
+    _topic("cleanup.policy", "log.cleanup.policy"),
+    _topic("compression.gzip.level", "compression.gzip.level"),
+    _topic("compression.lz4.level", "compression.lz4.level"),
+    _topic("compression.type", "compression.type"),
+    _topic("compression.zstd.level", "compression.zstd.level"),
+    _topic("file.delete.delay.ms", "log.segment.delete.delay.ms"),
+    _topic("flush.messages", "log.flush.interval.messages"),
+    _topic("flush.ms", "log.flush.interval.ms"),
+    _topic("flush.policy", "flush.policy"),
+    _topic("index.interval.bytes", "log.index.interval.bytes"),
+    _topic("max.message.bytes", "message.max.bytes"),
+    _topic("message.timestamp.after.max.ms", "log.message.timestamp.after.max.ms"),
+    _topic("message.timestamp.before.max.ms", "log.message.timestamp.before.max.ms"),
+    _topic("message.timestamp.type", "log.message.timestamp.type"),
+    _topic("min.insync.replicas", "min.insync.replicas"),
+    _topic("preallocate", "log.preallocate"),
+    _topic("produce.batch.validation", "produce.batch.validation"),
+    _topic("retention.bytes", "log.retention.bytes"),
+    _topic(
+        "retention.ms",
+        "log.retention.ms",
+        ("log.retention.minutes", _MINUTE_MS),
+        ("log.retention.hours", _HOUR_MS),
+    ),
+    _topic("segment.bytes", "log.segment.bytes"),
+    _topic("segment.index.bytes", "log.index.size.max.bytes"),
+    _topic("segment.jitter.ms", "log.roll.jitter.ms", ("log.roll.jitter.hours", _HOUR_MS)),
+    _topic("segment.ms", "log.roll.ms", ("log.roll.hours", _HOUR_MS)),
+    _topic("unclean.leader.election.enable", "unclean.leader.election.enable"),
+)
+
+TOPIC_KEYS: Final[dict[str, Key]] = {key.name: key for key in _TOPIC}
+"""Every topic key by name, in the order of the documentation."""
