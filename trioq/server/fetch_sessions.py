@@ -1,0 +1,240 @@
+"""Incremental fetch sessions (KIP-227): what a consumer follows, kept between its requests.
+
+A session listens to its partitions, and those with something to read are its `ready`
+partitions: a fetch looks at these alone, so following 1,000 idle partitions costs nothing.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import OrderedDict
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Protocol
+
+from trioq.errors import (
+    FetchSessionIdNotFound,
+    FetchSessionTopicIdError,
+    InvalidFetchSessionEpoch,
+)
+from trioq.types import TopicId
+
+if TYPE_CHECKING:
+    from trioq.replication.partition import Partition
+
+INITIAL_EPOCH = 0
+FINAL_EPOCH = -1
+MAX_EPOCH = 2**31 - 1
+
+PartitionKey = tuple[TopicId | str, int]
+"""Topic id (Fetch 13 and later) or topic name, and partition number."""
+
+
+class FollowedPartition:
+    """One partition of a fetch: what the client asked for and what it was last told."""
+
+    __slots__ = (
+        "current_leader_epoch",
+        "fetch_offset",
+        "last_fetched_epoch",
+        "max_bytes",
+        "number",
+        "partition",
+        "topic",
+        "topic_id",
+        "told_high_watermark",
+        "told_log_start_offset",
+    )
+
+    def __init__(
+        self,
+        topic: str,
+        topic_id: TopicId,
+        number: int,
+        fetch_offset: int,
+        max_bytes: int,
+        current_leader_epoch: int,
+        last_fetched_epoch: int,
+    ) -> None:
+        self.topic = topic
+        self.topic_id = topic_id
+        self.number = number
+        self.fetch_offset = fetch_offset
+        self.max_bytes = max_bytes
+        self.current_leader_epoch = current_leader_epoch
+        self.last_fetched_epoch = last_fetched_epoch
+        self.partition: Partition | None = None
+        self.told_high_watermark = -1
+        self.told_log_start_offset = -1
+
+
+class ParkedFetch(Protocol):
+    """A fetch of the session that waits for data."""
+
+    def progressed(self, partition: Partition, new_bytes: int) -> None:
+        """See trioq.replication.waiters.ProgressListener."""
+        ...
+
+    def answer(self) -> None:
+        """Answer with what there is now."""
+        ...
+
+
+class FetchSession:
+    """What one consumer follows. Owned by the broker's loop; a ProgressListener.
+
+    At most one fetch of a session is parked at a time.
+    """
+
+    __slots__ = ("_by_partition", "epoch", "followed", "last_used_s", "parked", "ready",
+                 "session_id", "uses_topic_ids")  # fmt: skip
+
+    def __init__(self, session_id: int, *, uses_topic_ids: bool) -> None:
+        self.session_id = session_id
+        self.uses_topic_ids = uses_topic_ids
+        self.epoch = 1
+        self.last_used_s = 0.0
+        self.parked: ParkedFetch | None = None
+        self.followed: dict[PartitionKey, FollowedPartition] = {}
+        self.ready: OrderedDict[PartitionKey, FollowedPartition] = OrderedDict()
+        """Partitions to look at with the next fetch, in the order of their turn."""
+        self._by_partition: dict[Partition, PartitionKey] = {}
+
+    def follow(self, followed: FollowedPartition) -> None:
+        """Add a partition, or take the new position of one that is followed already."""
+        key = self._key(followed)
+        known = self.followed.get(key)
+        if known is None:
+            self.followed[key] = known = followed
+        else:
+            known.fetch_offset = followed.fetch_offset
+            known.max_bytes = followed.max_bytes
+            known.current_leader_epoch = followed.current_leader_epoch
+            known.last_fetched_epoch = followed.last_fetched_epoch
+        self.ready[key] = known
+
+    def forget(self, topic: str, topic_id: TopicId, number: int) -> None:
+        """Stop following a partition; nothing happens if it is not followed."""
+        key = (topic_id if self.uses_topic_ids else topic, number)
+        followed = self.followed.pop(key, None)
+        self.ready.pop(key, None)
+        if followed is not None:
+            self._stop_listening(followed)
+
+    def resolved(self, followed: FollowedPartition, partition: Partition | None) -> None:
+        """The followed partition is (now) served by `partition`: listen to that one."""
+        if followed.partition is partition:
+            return
+        self._stop_listening(followed)
+        followed.partition = partition
+        if partition is not None:
+            self._by_partition[partition] = self._key(followed)
+            partition.add_listener(self)
+
+    def looked_at(self, followed: FollowedPartition, *, again: bool) -> None:
+        """A fetch has read `followed`; `again`: it has its next turn after the others, with
+        the next fetch (it had data or an error), else it waits for progress."""
+        key = self._key(followed)
+        if not again:
+            self.ready.pop(key, None)
+        elif key in self.ready:
+            self.ready.move_to_end(key)
+
+    def progressed(self, partition: Partition, new_bytes: int) -> None:
+        """A followed partition has more to read, or changed its state."""
+        key = self._by_partition.get(partition)
+        if key is None:
+            return
+        self.ready[key] = self.followed[key]
+        if self.parked is not None:
+            self.parked.progressed(partition, new_bytes)
+
+    def close(self) -> None:
+        """Listen to nothing any more; a parked fetch is answered."""
+        parked, self.parked = self.parked, None
+        for followed in self.followed.values():
+            self._stop_listening(followed)
+        if parked is not None:
+            parked.answer()
+
+    def _key(self, followed: FollowedPartition) -> PartitionKey:
+        return (followed.topic_id if self.uses_topic_ids else followed.topic, followed.number)
+
+    def _stop_listening(self, followed: FollowedPartition) -> None:
+        partition, followed.partition = followed.partition, None
+        if partition is not None:
+            partition.remove_listener(self)
+            self._by_partition.pop(partition, None)
+
+
+class FetchSessions:
+    """The broker's fetch sessions, at most `slots` of them.
+
+    A full cache gives up its least recently used session if that was idle for
+    `eviction_s`; otherwise the newcomer is served without a session, which every client
+    understands.
+    """
+
+    __slots__ = ("_eviction_s", "_sessions", "_slots")
+
+    def __init__(self, *, slots: int, eviction_s: float) -> None:
+        self._slots = slots
+        self._eviction_s = eviction_s
+        self._sessions: OrderedDict[int, FetchSession] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def open(
+        self, followed: Iterable[FollowedPartition], *, uses_topic_ids: bool, now_s: float
+    ) -> FetchSession | None:
+        """A new session over `followed`, or None when all slots are in use."""
+        if len(self._sessions) >= self._slots and not self._evict(now_s):
+            return None
+        session_id = 0
+        while session_id == 0 or session_id in self._sessions:
+            session_id = secrets.randbits(31)
+        session = FetchSession(session_id, uses_topic_ids=uses_topic_ids)
+        session.last_used_s = now_s
+        for one in followed:
+            session.follow(one)
+        self._sessions[session_id] = session
+        return session
+
+    def resume(
+        self, session_id: int, epoch: int, *, uses_topic_ids: bool, now_s: float
+    ) -> FetchSession:
+        """The session of an incremental fetch, its epoch moved on.
+
+        Raises:
+            FetchSessionIdNotFound, InvalidFetchSessionEpoch, FetchSessionTopicIdError: the
+                client must start a new session.
+        """
+        session = self._sessions.get(session_id)
+        if session is None:
+            raise FetchSessionIdNotFound
+        if epoch != session.epoch:
+            raise InvalidFetchSessionEpoch(f"expected epoch {session.epoch}, not {epoch}")
+        if uses_topic_ids != session.uses_topic_ids:
+            raise FetchSessionTopicIdError
+        session.epoch = 1 if epoch == MAX_EPOCH else epoch + 1
+        session.last_used_s = now_s
+        self._sessions.move_to_end(session_id)
+        if session.parked is not None:
+            parked, session.parked = session.parked, None
+            parked.answer()
+        return session
+
+    def close(self, session_id: int) -> None:
+        """End a session; nothing happens if it is unknown."""
+        session = self._sessions.pop(session_id, None)
+        if session is not None:
+            session.close()
+
+    def _evict(self, now_s: float) -> bool:
+        if not self._sessions:
+            return False
+        oldest = next(iter(self._sessions.values()))
+        if now_s - oldest.last_used_s < self._eviction_s:
+            return False
+        self.close(oldest.session_id)
+        return True
