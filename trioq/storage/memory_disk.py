@@ -1,0 +1,412 @@
+"""A disk in memory that loses power on request: the oracle of the storage tests.
+
+It keeps two states: what the running process sees (the page cache) and what stable storage
+holds. `crash` goes from the first to something that a real disk may come back with: unsynced
+writes survive whole, torn, out of order or not at all; of the unsynced changes to the names
+in a directory a prefix survives.
+
+Files are backed by anonymous descriptors of the operating system, so that native code and
+sendfile work on them as on real ones.
+"""
+
+# ruff: noqa: PTH - paths are strings at this seam
+
+from __future__ import annotations
+
+import os
+import tempfile
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from random import Random
+
+from trioq.errors import StartupError, TrioqError
+from trioq.storage.disk import Buffer, DiskUsage
+
+
+class PowerCut(TrioqError):
+    """Raised at an armed fault point: the process of the test is to be taken as dead."""
+
+
+def _anonymous_fd() -> int:
+    memfd_create = getattr(os, "memfd_create", None)
+    if memfd_create is not None:
+        return int(memfd_create("trioq-memory-disk"))
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
+class _Inode:
+    """A file's bytes: as seen (behind `fd`), as synced, and the changes between the two."""
+
+    def __init__(self, synced: bytes = b"") -> None:
+        self.fd = _anonymous_fd()
+        self.synced = bytearray(synced)
+        self.unsynced: list[tuple[int, bytes | None]] = []  # (position, data) | (size, None)
+        if synced:
+            os.pwrite(self.fd, synced, 0)
+        weakref.finalize(self, os.close, self.fd)
+
+    def write(self, position: int, data: bytes) -> None:
+        os.pwrite(self.fd, data, position)
+        self.unsynced.append((position, data))
+
+    def truncate(self, size: int) -> None:
+        if size != os.fstat(self.fd).st_size:
+            os.ftruncate(self.fd, size)
+            self.unsynced.append((size, None))
+
+    def sync(self) -> None:
+        for change in self.unsynced:
+            _apply(self.synced, *change)
+        self.unsynced.clear()
+
+    def survivor(self, random: Random) -> _Inode:
+        """What a disk may hold of this file after the power came back."""
+        mode = random.choice(("all", "none", "prefix", "any"))
+        changes = list(self.unsynced)
+        if mode == "none":
+            changes = []
+        elif mode == "prefix":
+            changes = changes[: random.randint(0, len(changes))]
+        elif mode == "any":
+            changes = [change for change in changes if random.random() < 0.6]
+        content = bytearray(self.synced)
+        for number, (position, data) in enumerate(changes):
+            torn = data
+            last = number == len(changes) - 1
+            if data and mode != "all" and (last or random.random() < 0.2):
+                torn = data[: random.randint(0, len(data))]
+            _apply(content, position, torn)
+        return _Inode(bytes(content))
+
+
+def _apply(content: bytearray, position: int, data: bytes | None) -> None:
+    if data is None:
+        del content[position:]
+        content.extend(bytes(position - len(content)))
+    else:
+        content.extend(bytes(max(0, position - len(content))))
+        content[position : position + len(data)] = data
+
+
+class _Directory:
+    """Names: as seen, as synced, and the changes between the two, each atomic."""
+
+    def __init__(self) -> None:
+        self.names: dict[str, _Inode | _Directory] = {}
+        self.synced: dict[str, _Inode | _Directory] = {}
+        self.unsynced: list[dict[str, _Inode | _Directory | None]] = []
+
+    def change(self, names: dict[str, _Inode | _Directory | None]) -> None:
+        _rename_in(self.names, names)
+        self.unsynced.append(names)
+
+    def sync(self) -> None:
+        for names in self.unsynced:
+            _rename_in(self.synced, names)
+        self.unsynced.clear()
+
+    def survivor(self, random: Random) -> _Directory:
+        survived = dict(self.synced)
+        for names in self.unsynced[: random.randint(0, len(self.unsynced))]:
+            _rename_in(survived, names)
+        after = _Directory()
+        after.names = {name: node.survivor(random) for name, node in sorted(survived.items())}
+        after.synced = dict(after.names)
+        return after
+
+
+def _rename_in(
+    target: dict[str, _Inode | _Directory], names: dict[str, _Inode | _Directory | None]
+) -> None:
+    for name, node in names.items():
+        if node is None:
+            target.pop(name, None)
+        else:
+            target[name] = node
+
+
+@dataclass(slots=True)
+class Fault:
+    """An OSError to come: see `MemoryDisk.inject`."""
+
+    operation: str
+    error_number: int
+    path_contains: str
+    skip: int
+    times: int | None
+    written_bytes: int
+    hits: int = field(default=0)
+
+
+class MemoryFile:
+    """An open file of a MemoryDisk."""
+
+    __slots__ = ("_closed", "_disk", "_inode", "_life", "_path")
+
+    def __init__(self, disk: MemoryDisk, inode: _Inode, path: str) -> None:
+        self._disk = disk
+        self._inode = inode
+        self._path = path
+        self._life = disk.life
+        self._closed = False
+
+    def _check(self, operation: str) -> Fault | None:
+        if self._closed:
+            raise ValueError(f"{operation} on {self._path}, which is closed")
+        if self._life != self._disk.life:
+            raise PowerCut(f"{operation} on {self._path}, which was open before the crash")
+        return self._disk.due_fault(operation, self._path)
+
+    def fileno(self) -> int:
+        if self._closed:
+            raise ValueError(f"{self._path} is closed")
+        return self._inode.fd
+
+    def size(self) -> int:
+        return os.fstat(self._inode.fd).st_size
+
+    def pread(self, length: int, position: int) -> bytes:
+        self._disk.raise_fault(self._check("pread"))
+        return os.pread(self._inode.fd, length, position)
+
+    def pwritev(self, buffers: Sequence[Buffer], position: int) -> None:
+        data = b"".join(buffers)
+        fault = self._check("pwritev")
+        if fault is not None:
+            self._inode.write(position, data[: fault.written_bytes])
+        self._disk.raise_fault(fault)
+        self._inode.write(position, data)
+
+    def truncate(self, size: int) -> None:
+        self._disk.raise_fault(self._check("truncate"))
+        self._inode.truncate(size)
+
+    def fdatasync(self) -> None:
+        self._disk.raise_fault(self._check("fdatasync"))
+        self._inode.sync()
+
+    def preallocate(self, _position: int, _length: int, /) -> None:
+        self._disk.raise_fault(self._check("preallocate"))
+
+    def close(self) -> None:
+        self._closed = True
+
+
+class _MemoryLock:
+    __slots__ = ("_disk", "_path")
+
+    def __init__(self, disk: MemoryDisk, path: str) -> None:
+        self._disk = disk
+        self._path = path
+
+    def release(self) -> None:
+        self._disk.locked.discard(self._path)
+
+
+class MemoryDisk:
+    """A file system in memory; see the module's docstring. One thread at a time."""
+
+    def __init__(self) -> None:
+        self._root = _Directory()
+        self._faults: list[Fault] = []
+        self._armed: dict[str, int] = {}
+        self.locked: set[str] = set()
+        self.reached: list[str] = []
+        self.life = 0
+        self.usage_now = DiskUsage(1 << 40, 1 << 40)
+
+    # faults
+
+    def inject(
+        self,
+        operation: str,
+        error_number: int,
+        *,
+        path_contains: str = "",
+        skip: int = 0,
+        times: int | None = None,
+        written_bytes: int = 0,
+    ) -> Fault:
+        """Make calls of `operation` on matching paths raise OSError(error_number).
+
+        The first `skip` matching calls pass; `times` bounds how many fail (None: all). A failing
+        pwritev first writes `written_bytes`.
+        """
+        fault = Fault(operation, error_number, path_contains, skip, times, written_bytes)
+        self._faults.append(fault)
+        return fault
+
+    def heal(self) -> None:
+        """Drop all injected faults and armed fault points."""
+        self._faults.clear()
+        self._armed.clear()
+
+    def arm(self, name: str, *, skip: int = 0) -> None:
+        """Raise PowerCut when fault point `name` is reached, after `skip` passes."""
+        self._armed[name] = skip
+
+    def due_fault(self, operation: str, path: str) -> Fault | None:
+        for fault in self._faults:
+            if fault.operation != operation or fault.path_contains not in path:
+                continue
+            fault.hits += 1
+            if fault.hits <= fault.skip:
+                continue
+            if fault.times is None or fault.hits - fault.skip <= fault.times:
+                return fault
+        return None
+
+    def raise_fault(self, fault: Fault | None) -> None:
+        if fault is not None:
+            raise OSError(fault.error_number, os.strerror(fault.error_number))
+
+    def fault_point(self, name: str) -> None:
+        self.reached.append(name)
+        if name in self._armed:
+            self._armed[name] -= 1
+            if self._armed[name] < 0:
+                raise PowerCut(name)
+
+    def crash(self, random: Random) -> None:
+        """Lose power and come back: open files are dead, locks are free, the rest is luck."""
+        self._root = self._root.survivor(random)
+        self.kill()
+
+    def kill(self) -> None:
+        """Lose the process only: what was written stays, open files are dead, locks free."""
+        self.life += 1
+        self.locked.clear()
+        self.heal()
+
+    # Disk
+
+    def open(self, path: str, *, create: bool = False) -> MemoryFile:
+        self.raise_fault(self.due_fault("open", path))
+        directory, name = self._locate(path)
+        node = directory.names.get(name)
+        if node is None and create:
+            node = _Inode()
+            directory.change({name: node})
+        return MemoryFile(self, self._file(node, path), path)
+
+    def read_file(self, path: str) -> bytes:
+        self.raise_fault(self.due_fault("read_file", path))
+        directory, name = self._locate(path)
+        inode = self._file(directory.names.get(name), path)
+        return os.pread(inode.fd, os.fstat(inode.fd).st_size, 0)
+
+    def write_file(self, path: str, data: Buffer) -> None:
+        self.raise_fault(self.due_fault("write_file", path))
+        directory, name = self._locate(path)
+        node = directory.names.get(name)
+        if node is None:
+            node = _Inode()
+            directory.change({name: node})
+        inode = self._file(node, path)
+        inode.truncate(0)
+        inode.write(0, bytes(data))
+
+    def replace_file(self, path: str, data: Buffer, *, sync: bool = True) -> None:
+        self.raise_fault(self.due_fault("replace_file", path))
+        directory, name = self._locate(path)
+        inode = _Inode()
+        inode.write(0, bytes(data))
+        inode.sync()
+        directory.change({name: inode})
+        if sync:
+            self.fsync_dir(os.path.dirname(path))
+
+    def exists(self, path: str) -> bool:
+        try:
+            directory, name = self._locate(path)
+        except FileNotFoundError:
+            return False
+        return name in directory.names
+
+    def file_size(self, path: str) -> int:
+        directory, name = self._locate(path)
+        return os.fstat(self._file(directory.names.get(name), path).fd).st_size
+
+    def listdir(self, path: str) -> list[str]:
+        self.raise_fault(self.due_fault("listdir", path))
+        return sorted(self._directory(path).names)
+
+    def list_subdirectories(self, path: str) -> list[str]:
+        names = self._directory(path).names
+        return sorted(name for name, node in names.items() if isinstance(node, _Directory))
+
+    def make_directory(self, path: str) -> None:
+        self.raise_fault(self.due_fault("make_directory", path))
+        at = self._root
+        for part in _parts(path):
+            node = at.names.get(part)
+            if node is None:
+                node = _Directory()
+                at.change({part: node})
+            if not isinstance(node, _Directory):
+                raise NotADirectoryError(path)
+            at = node
+
+    def rename(self, source: str, target: str) -> None:
+        self.raise_fault(self.due_fault("rename", source))
+        directory, name = self._locate(source)
+        target_directory, target_name = self._locate(target)
+        if directory is not target_directory:
+            raise ValueError("a rename stays in its directory")
+        if name not in directory.names:
+            raise FileNotFoundError(source)
+        directory.change({name: None, target_name: directory.names[name]})
+
+    def unlink(self, path: str) -> None:
+        self.raise_fault(self.due_fault("unlink", path))
+        directory, name = self._locate(path)
+        if name in directory.names:
+            directory.change({name: None})
+
+    def remove_tree(self, path: str) -> None:
+        self.raise_fault(self.due_fault("remove_tree", path))
+        self.unlink(path)
+
+    def fsync_dir(self, path: str) -> None:
+        self.raise_fault(self.due_fault("fsync_dir", path))
+        self._directory(path).sync()
+
+    def lock(self, path: str) -> _MemoryLock:
+        if path in self.locked:
+            raise StartupError(f"{os.path.dirname(path)} is in use by another broker (process 0)")
+        self.locked.add(path)
+        return _MemoryLock(self, path)
+
+    def usage(self, path: str) -> DiskUsage:
+        self._directory(path)
+        return self.usage_now
+
+    # walking
+
+    def _directory(self, path: str) -> _Directory:
+        at = self._root
+        for part in _parts(path):
+            node = at.names.get(part)
+            if node is None:
+                raise FileNotFoundError(path)
+            if not isinstance(node, _Directory):
+                raise NotADirectoryError(path)
+            at = node
+        return at
+
+    def _locate(self, path: str) -> tuple[_Directory, str]:
+        directory, _, name = path.rpartition("/")
+        return self._directory(directory), name
+
+    def _file(self, node: _Inode | _Directory | None, path: str) -> _Inode:
+        if node is None:
+            raise FileNotFoundError(path)
+        if isinstance(node, _Directory):
+            raise IsADirectoryError(path)
+        return node
+
+
+def _parts(path: str) -> list[str]:
+    return [part for part in path.split("/") if part]
