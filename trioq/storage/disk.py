@@ -8,7 +8,8 @@ raises OSError; nothing here knows Trio. What a crash may take back:
 - names created, renamed or removed in a directory that was not `fsync_dir`ed since.
 """
 
-# ruff: noqa: PTH - paths are strings here: this is the layer below pathlib, called per file
+# Paths are strings: this is the layer below pathlib, called for every file.
+# ruff: noqa: PTH103, PTH105, PTH108, PTH110, PTH116, PTH120, PTH208
 
 from __future__ import annotations
 

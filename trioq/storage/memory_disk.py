@@ -9,7 +9,8 @@ Files are backed by anonymous descriptors of the operating system, so that nativ
 sendfile work on them as on real ones.
 """
 
-# ruff: noqa: PTH - paths are strings at this seam
+# Paths are strings at this seam.
+# ruff: noqa: PTH120
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ from trioq.errors import StartupError, TrioqError
 from trioq.storage.disk import Buffer, DiskUsage
 
 
-class PowerCut(TrioqError):
+class PowerCut(TrioqError):  # noqa: N818
     """Raised at an armed fault point: the process of the test is to be taken as dead."""
 
 
