@@ -1,0 +1,441 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, embedsignature=True
+"""The records of v2 batches: walk, search by time, encode, decode; the contract is in records.pyi.
+
+Every read is bounded by the end of its record, which is bounded by the end of the data before
+anything inside is looked at. Nothing is allocated by a claimed length or count.
+"""
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_Resize
+from cpython.bytes cimport (
+    PyBytes_AS_STRING,
+    PyBytes_CheckExact,
+    PyBytes_FromStringAndSize,
+    PyBytes_GET_SIZE,
+)
+from cpython.ref cimport PyObject, Py_INCREF
+from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE, PyTuple_New, PyTuple_SET_ITEM
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
+from libc.string cimport memcpy
+
+from trioq._native.gil cimport RELEASE_ABOVE_BYTES
+from trioq._native.varint cimport read_varint, read_varlong, size_of_varlong, write_varlong
+
+from trioq.errors import InvalidRecord, MessageTooLarge
+
+
+cdef extern from "Python.h":
+    const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
+    object PyUnicode_DecodeUTF8(const char* text, Py_ssize_t size, const char* errors)
+
+
+cdef extern from "new_tuple.h":
+    object trioq_new_tuple(object type, Py_ssize_t size)
+
+
+cdef enum Fault:
+    NONE
+    LENGTH
+    BEYOND_END
+    ATTRIBUTES
+    TIMESTAMP_DELTA
+    OFFSET_DELTA
+    KEY
+    VALUE
+    HEADER_COUNT
+    HEADER_KEY
+    HEADER_VALUE
+    RECORD_END
+    NOT_CONTIGUOUS
+    TOO_FEW
+    TRAILING
+    NOT_INCREASING
+
+
+MESSAGES = (
+    "",
+    "its length is not a valid varint",
+    "its length is negative or reaches beyond the records",
+    "it ends before its attributes",
+    "its timestamp delta is not a valid varlong",
+    "its offset delta is not a valid varint",
+    "its key is cut off or has an invalid length",
+    "its value is cut off or has an invalid length",
+    "its header count is invalid",
+    "a header key is cut off or has an invalid length",
+    "a header value is cut off or has an invalid length",
+    "its fields do not end where its length says",
+    "its offset delta is not its index",
+    "the records end before it",
+    "bytes follow the last record",
+    "its offset delta is out of order or beyond the batch's last",
+)
+
+cdef int64_t MAX_RECORD_BYTES = 0x7FFFFFFF
+
+
+cdef inline const uint8_t* _skip_field(
+    const uint8_t* p, const uint8_t* end, int32_t least, const uint8_t** start, int32_t* length
+) noexcept nogil:
+    # A length (at least `least`; -1 is null) and as many bytes.
+    p = read_varint(p, end, length)
+    if p == NULL or length[0] < least or length[0] > end - p:
+        return NULL
+    start[0] = p
+    return p + length[0] if length[0] > 0 else p
+
+
+cdef inline int _parse(const uint8_t* p, const uint8_t* end, RecordView* record) noexcept nogil:
+    # The record at p, headers included; 0 or the fault.
+    cdef int32_t length, i
+    cdef const uint8_t* skipped
+    p = read_varint(p, end, &length)
+    if p == NULL:
+        return LENGTH
+    if length < 0 or length > end - p:
+        return BEYOND_END
+    end = p + length
+    record.end = end
+    if p == end:
+        return ATTRIBUTES
+    p = read_varlong(p + 1, end, &record.timestamp_delta)
+    if p == NULL:
+        return TIMESTAMP_DELTA
+    p = read_varint(p, end, &record.offset_delta)
+    if p == NULL:
+        return OFFSET_DELTA
+    p = _skip_field(p, end, -1, &record.key, &record.key_length)
+    if p == NULL:
+        return KEY
+    p = _skip_field(p, end, -1, &record.value, &record.value_length)
+    if p == NULL:
+        return VALUE
+    p = read_varint(p, end, &record.header_count)
+    if p == NULL or record.header_count < 0:
+        return HEADER_COUNT
+    record.headers = p
+    for i in range(record.header_count):
+        p = _skip_field(p, end, 0, &skipped, &length)
+        if p == NULL:
+            return HEADER_KEY
+        p = _skip_field(p, end, -1, &skipped, &length)
+        if p == NULL:
+            return HEADER_VALUE
+    return NONE if p == end else RECORD_END
+
+
+cdef Walk walk(const uint8_t* data, const uint8_t* end, int32_t record_count) noexcept nogil:
+    cdef Walk result
+    cdef RecordView record
+    cdef int32_t index
+    result.fault = NONE
+    result.index = 0
+    for index in range(record_count):
+        result.index = index
+        if data == end:
+            result.fault = TOO_FEW
+            return result
+        result.fault = _parse(data, end, &record)
+        if result.fault != NONE:
+            return result
+        if record.offset_delta != index:
+            result.fault = NOT_CONTIGUOUS
+            return result
+        data = record.end
+    if data != end:
+        result.fault = TRAILING
+    return result
+
+
+cdef Walk walk_unlocked(const uint8_t* data, Py_ssize_t length, int32_t record_count) noexcept:
+    # As walk; without the interpreter lock when it is long.
+    cdef Walk result
+    if length > RELEASE_ABOVE_BYTES:
+        with nogil:
+            result = walk(data, data + length, record_count)
+    else:
+        result = walk(data, data + length, record_count)
+    return result
+
+
+cdef object fault_error(Walk result):
+    return InvalidRecord(f"record {result.index}: {MESSAGES[result.fault]}")
+
+
+def walk_records(data, int32_t record_count):
+    cdef Py_buffer view
+    cdef Walk result
+    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+    try:
+        result = walk_unlocked(<const uint8_t*>view.buf, view.len, record_count)
+    finally:
+        PyBuffer_Release(&view)
+    if result.fault != NONE:
+        raise fault_error(result)
+
+
+# ---- search by time ----
+
+
+cdef inline int64_t _sum(int64_t base, int64_t delta) noexcept nogil:
+    # Wraps as Java's long does.
+    return <int64_t>(<uint64_t>base + <uint64_t>delta)
+
+
+cdef Walk _search(
+    const uint8_t* data, const uint8_t* end, int32_t record_count, int64_t base_timestamp,
+    int64_t target_ms, bint greatest, int32_t* offset_delta, int64_t* timestamp,
+) noexcept nogil:
+    # greatest: the first record with the greatest timestamp; else the first at or after target_ms.
+    # offset_delta stays -1 when there is none.
+    cdef Walk result
+    cdef RecordView record
+    cdef int32_t index
+    cdef int64_t found
+    result.fault = NONE
+    result.index = 0
+    offset_delta[0] = -1
+    for index in range(record_count):
+        result.index = index
+        if data == end:
+            result.fault = TOO_FEW
+            return result
+        result.fault = _parse(data, end, &record)
+        if result.fault != NONE:
+            return result
+        found = _sum(base_timestamp, record.timestamp_delta)
+        if greatest:
+            if offset_delta[0] == -1 or found > timestamp[0]:
+                offset_delta[0] = record.offset_delta
+                timestamp[0] = found
+        elif found >= target_ms:
+            offset_delta[0] = record.offset_delta
+            timestamp[0] = found
+            return result
+        data = record.end
+    return result
+
+
+cdef object _searched(
+    object data, int32_t record_count, int64_t base_offset, int64_t base_timestamp,
+    int64_t target_ms, bint greatest,
+):
+    cdef Py_buffer view
+    cdef Walk result
+    cdef int32_t offset_delta = -1
+    cdef int64_t timestamp = 0
+    cdef const uint8_t* start
+    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+    try:
+        start = <const uint8_t*>view.buf
+        if view.len > RELEASE_ABOVE_BYTES:
+            with nogil:
+                result = _search(
+                    start, start + view.len, record_count, base_timestamp, target_ms, greatest,
+                    &offset_delta, &timestamp,
+                )
+        else:
+            result = _search(
+                start, start + view.len, record_count, base_timestamp, target_ms, greatest,
+                &offset_delta, &timestamp,
+            )
+    finally:
+        PyBuffer_Release(&view)
+    if result.fault != NONE:
+        raise fault_error(result)
+    if offset_delta == -1:
+        return None
+    return _sum(base_offset, offset_delta), timestamp
+
+
+def find_timestamp(
+    data, int32_t record_count, int64_t base_offset, int64_t base_timestamp, int64_t target_ms
+):
+    return _searched(data, record_count, base_offset, base_timestamp, target_ms, False)
+
+
+def max_timestamp_offset(
+    data, int32_t record_count, int64_t base_offset, int64_t base_timestamp
+):
+    return _searched(data, record_count, base_offset, base_timestamp, 0, True)
+
+
+# ---- decode ----
+
+
+cdef inline object _bytes_or_none(const uint8_t* start, int32_t length):
+    if length < 0:
+        return None
+    return PyBytes_FromStringAndSize(<const char*>start, length)
+
+
+cdef inline void _give(tuple into, Py_ssize_t index, object item):
+    Py_INCREF(item)
+    PyTuple_SET_ITEM(into, index, item)
+
+
+cdef tuple _decode_headers(RecordView* record):
+    # Parsed before, so two bytes or more stand behind each counted header. Checked again as they
+    # are read: making objects may run a collection, and with it code that changes the bytes.
+    cdef const uint8_t* p = record.headers
+    cdef const uint8_t* start = NULL
+    cdef int32_t length = 0
+    cdef int32_t i
+    cdef tuple headers, header
+    if record.header_count == 0:
+        return ()
+    headers = PyTuple_New(record.header_count)
+    for i in range(record.header_count):
+        header = PyTuple_New(2)
+        p = _skip_field(p, record.end, 0, &start, &length)
+        if p == NULL:
+            raise InvalidRecord("the bytes changed while they were decoded")
+        _give(header, 0, PyUnicode_DecodeUTF8(<const char*>start, length, "replace"))
+        p = _skip_field(p, record.end, -1, &start, &length)
+        if p == NULL:
+            raise InvalidRecord("the bytes changed while they were decoded")
+        _give(header, 1, _bytes_or_none(start, length))
+        _give(headers, i, header)
+    return headers
+
+
+cdef list decode(
+    const uint8_t* data, const uint8_t* end, int32_t record_count, int32_t last_offset_delta,
+    int64_t base_offset, int64_t base_timestamp, object append_time, type record_type,
+):
+    cdef list records = []
+    cdef Walk result
+    cdef RecordView record
+    cdef int32_t index
+    cdef int32_t previous = -1
+    cdef tuple made
+    result.fault = NONE
+    for index in range(record_count):
+        result.index = index
+        if data == end:
+            result.fault = TOO_FEW
+            raise fault_error(result)
+        result.fault = _parse(data, end, &record)
+        if result.fault != NONE:
+            raise fault_error(result)
+        if record.offset_delta <= previous or record.offset_delta > last_offset_delta:
+            result.fault = NOT_INCREASING
+            raise fault_error(result)
+        previous = record.offset_delta
+        made = trioq_new_tuple(record_type, 5)
+        _give(made, 0, _sum(base_offset, record.offset_delta))
+        if append_time is None:
+            _give(made, 1, _sum(base_timestamp, record.timestamp_delta))
+        else:
+            _give(made, 1, append_time)
+        _give(made, 2, _bytes_or_none(record.key, record.key_length))
+        _give(made, 3, _bytes_or_none(record.value, record.value_length))
+        _give(made, 4, _decode_headers(&record))
+        records.append(made)
+        data = record.end
+    if data != end:
+        result.index = record_count
+        result.fault = TRAILING
+        raise fault_error(result)
+    return records
+
+
+# ---- encode ----
+
+
+cdef inline Py_ssize_t _field_bytes(object field) except -1:
+    # Length varint included; `field` is bytes or None.
+    if field is None:
+        return 1
+    return size_of_varlong(PyBytes_GET_SIZE(field)) + PyBytes_GET_SIZE(field)
+
+
+cdef inline uint8_t* _write_field(uint8_t* p, object field):
+    cdef Py_ssize_t size
+    if field is None:
+        p[0] = 1  # zigzag of -1
+        return p + 1
+    size = PyBytes_GET_SIZE(field)
+    p = write_varlong(p, size)
+    memcpy(p, PyBytes_AS_STRING(field), size)
+    return p + size
+
+
+cdef inline object _as_bytes(object field):
+    # Borrowed as it is when bytes; other buffers are copied; anything else is a TypeError.
+    if field is None or PyBytes_CheckExact(field):
+        return field
+    return bytes(memoryview(field))
+
+
+cdef Py_ssize_t _headers_bytes(tuple headers, list values) except -1:
+    # Size of all headers without their count; leaves their values, as bytes, in `values`.
+    cdef Py_ssize_t total = 0
+    cdef Py_ssize_t size
+    for header in headers:
+        key, value = header
+        PyUnicode_AsUTF8AndSize(key, &size)
+        total += size_of_varlong(size) + size
+        value = _as_bytes(value)
+        values.append((key, value))
+        total += _field_bytes(value)
+    return total
+
+
+cdef uint8_t* _write_headers(uint8_t* p, list headers) except NULL:
+    cdef Py_ssize_t size
+    cdef const char* text
+    for key, value in headers:
+        text = PyUnicode_AsUTF8AndSize(key, &size)
+        p = write_varlong(p, size)
+        memcpy(p, text, size)
+        p = _write_field(p + size, value)
+    return p
+
+
+cdef Py_ssize_t encode(
+    bytearray out, Py_ssize_t position, tuple records, int64_t base_timestamp,
+    int64_t* max_timestamp,
+) except -1:
+    # Writes the records from `position` on, growing `out`; returns where they end.
+    cdef Py_ssize_t index, body, needed
+    cdef Py_ssize_t capacity = len(out)
+    cdef int64_t timestamp, timestamp_delta
+    cdef uint8_t* p
+    cdef list header_list
+    cdef tuple record, headers
+    for index in range(PyTuple_GET_SIZE(records)):
+        record = <tuple?>(<object>PyTuple_GET_ITEM(records, index))
+        if PyTuple_GET_SIZE(record) != 4:
+            raise TypeError("a record to encode is (timestamp_ms, key, value, headers)")
+        timestamp = <object>PyTuple_GET_ITEM(record, 0)
+        key = _as_bytes(<object>PyTuple_GET_ITEM(record, 1))
+        value = _as_bytes(<object>PyTuple_GET_ITEM(record, 2))
+        headers = tuple(<object>PyTuple_GET_ITEM(record, 3))
+        if index == 0 or timestamp > max_timestamp[0]:
+            max_timestamp[0] = timestamp
+        timestamp_delta = <int64_t>(<uint64_t>timestamp - <uint64_t>base_timestamp)
+        body = 1 + size_of_varlong(timestamp_delta) + size_of_varlong(index)
+        body += _field_bytes(key) + _field_bytes(value)
+        body += size_of_varlong(PyTuple_GET_SIZE(headers))
+        if PyTuple_GET_SIZE(headers):
+            header_list = []
+            body += _headers_bytes(headers, header_list)
+        needed = position + size_of_varlong(body) + body
+        if needed > MAX_RECORD_BYTES:
+            raise MessageTooLarge(f"record {index}: a batch holds at most 2 GiB")
+        if needed > capacity:
+            capacity = max(needed, 2 * capacity)
+            PyByteArray_Resize(out, capacity)
+        p = <uint8_t*>PyByteArray_AS_STRING(out) + position
+        p = write_varlong(p, body)
+        p[0] = 0
+        p = write_varlong(p + 1, timestamp_delta)
+        p = write_varlong(p, index)
+        p = _write_field(p, key)
+        p = _write_field(p, value)
+        p = write_varlong(p, PyTuple_GET_SIZE(headers))
+        if PyTuple_GET_SIZE(headers):
+            _write_headers(p, header_list)
+        position = needed
+    return position

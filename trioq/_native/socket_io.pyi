@@ -1,0 +1,36 @@
+"""System calls on non-blocking sockets and on files.
+
+Buffers are borrowed until return. A call that may move more than 64 KiB releases the interpreter
+lock, a smaller one keeps it. Interrupted calls are repeated after Python's signal handlers ran.
+Errors other than "would block" are OSError; a range outside its buffer is ValueError.
+"""
+
+from typing_extensions import Buffer
+
+IOV_MAX: int
+"""Most buffers one gathered system call takes."""
+
+def recv_into(fd: int, buf: Buffer, start: int, length: int) -> int:
+    """Receive at most `length` bytes into buf[start:]: bytes received, 0 at EOF, -1 would block."""
+
+def send(fd: int, buf: Buffer, start: int, length: int) -> int:
+    """Send buf[start:start+length]: bytes taken, possibly fewer; -1 would block."""
+
+def sendmsg(fd: int, buffers: list[Buffer], first_offset: int) -> int:
+    """Send the buffers in one call, without the first `first_offset` bytes of the first one.
+
+    Buffers beyond IOV_MAX are left for a later call. Returns bytes taken, possibly fewer than
+    given (0 only when there is nothing to send); -1 would block.
+    """
+
+def sendfile(out_fd: int, in_fd: int, position: int, count: int) -> int:
+    """Send bytes [position, position + count) of a file: bytes taken, 0 at the file's end, -1 would block."""
+
+def pwritev_all(fd: int, buffers: list[Buffer], position: int) -> int:
+    """Write all buffers, in order, from `position` on; returns their bytes in all.
+
+    Short writes are continued. After an OSError any part may have been written.
+    """
+
+def pread_into(fd: int, buf: Buffer, position: int, length: int) -> int:
+    """Read `length` bytes at `position` into the start of `buf`; fewer only at the file's end."""

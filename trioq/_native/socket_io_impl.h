@@ -1,0 +1,22 @@
+/* System calls that differ between Linux and the rest; the choice is made here and nowhere else. */
+#ifndef TRIOQ_SOCKET_IO_IMPL_H
+#define TRIOQ_SOCKET_IO_IMPL_H
+
+#include <stdint.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+/* send()'s flags: no SIGPIPE where that can be asked for per call. */
+int trioq_send_flags(void);
+
+/* Most buffers one gathered call takes. */
+int trioq_iov_max(void);
+
+/* Moves up to `count` bytes of a file to a socket: bytes moved, 0 at the end of the file, or -1 and
+ * errno. Elsewhere than on Linux it reads into a small buffer and sends that, until one falls short. */
+ssize_t trioq_sendfile(int out_fd, int in_fd, int64_t position, size_t count);
+
+/* pwritev(2); where it is missing, the first buffer alone by pwrite (a short write). */
+ssize_t trioq_pwritev(int fd, const struct iovec *buffers, int count, int64_t position);
+
+#endif
