@@ -1,7 +1,8 @@
 # make serve: a broker at 127.0.0.1:9092 with data in ./trioq-data
 # make test:  everything the tests need, then the whole suite
 
-PYTHON ?= python3
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+            $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 LISTEN ?= 127.0.0.1:9092
@@ -10,53 +11,60 @@ PYTEST_ARGS ?=
 
 NATIVE_SOURCES := $(wildcard trioq/_native/*.pyx trioq/_native/*.pxd trioq/_native/*_impl.c trioq/_native/*.h trioq/_native/posix_build.py)
 
-.PHONY: serve test lint types floors unit wheel clean docs build
+.NOTPARALLEL:
+.PHONY: serve test lint types floors unit kcat build wheel sdist docs clean
+
+serve: $(VENV)/build.stamp
+	@exec $(BIN)/trioq serve --listen $(LISTEN) --data-dir $(DATA)
+
+test: kcat lint types floors unit
 
 $(VENV)/pip.stamp:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "trioq needs Python 3.11 or newer; say which with: make PYTHON=python3.12 ..."; exit 1; }
+	@test -n "$(PYTHON)" || { echo "trioq needs Python 3.11 or newer, and found none: install it, or say where it is: make PYTHON=/path/to/python3 ..." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
 	@touch $@
 
-# What a user gets: the package, built in an isolated build environment.
-$(VENV)/serve.stamp: $(VENV)/pip.stamp pyproject.toml setup.py $(NATIVE_SOURCES)
-	$(BIN)/python -m pip install --quiet .
-	@touch $@
-
-# What a developer needs: tools, then the native layer built in place.
+# What developing needs besides the package.
 $(VENV)/dev.stamp: $(VENV)/pip.stamp pyproject.toml
 	$(BIN)/python -m pip install --quiet --group dev
 	@touch $@
 
-$(VENV)/build.stamp: $(VENV)/dev.stamp setup.py $(NATIVE_SOURCES)
-	$(BIN)/python setup.py --quiet build_ext --inplace
-	$(BIN)/python -m pip install --quiet --no-build-isolation --editable .
-	@touch $@ $(VENV)/serve.stamp
+# The package in this environment, run from this directory; the native layer is built in place.
+# The build environment is an isolated one until the development tools bring one along.
+$(VENV)/build.stamp: $(VENV)/pip.stamp pyproject.toml setup.py $(NATIVE_SOURCES)
+	$(BIN)/python -m pip install --quiet $$(test -e $(VENV)/dev.stamp && echo --no-build-isolation) --editable .
+	@touch $@
 
-build: $(VENV)/build.stamp
+build: $(VENV)/dev.stamp $(VENV)/build.stamp
 
-serve: $(VENV)/serve.stamp
-	$(BIN)/trioq serve --listen $(LISTEN) --data-dir $(DATA)
+lint: build
+	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --quiet --check .
 
-lint: $(VENV)/build.stamp
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-
-types: $(VENV)/build.stamp
+types: build
 	$(BIN)/mypy
 
-floors: $(VENV)/build.stamp
-	$(BIN)/lint-imports
+floors: build
+	$(BIN)/lint-imports --no-logo
 
-unit: $(VENV)/build.stamp
+unit: build
 	$(BIN)/pytest $(PYTEST_ARGS)
 
-test: lint types floors unit
+# The tests with kcat are skipped where it is missing; on Debian root can have it installed.
+kcat:
+	@command -v kcat >/dev/null || { \
+	  test "$$(id -u)" = 0 && command -v apt-get >/dev/null && \
+	  { apt-get install -qq -y kcat || { apt-get update -qq && apt-get install -qq -y kcat; }; } >/dev/null 2>&1; \
+	} || echo "kcat is not installed: the tests with it will be skipped"
 
 wheel: $(VENV)/dev.stamp
 	$(BIN)/python -m build --wheel --outdir dist .
 
-docs: $(VENV)/build.stamp
+sdist: $(VENV)/dev.stamp
+	$(BIN)/python -m build --sdist --outdir dist .
+
+docs: build
 	$(BIN)/python -m trioq.cli.docs docs
 
 clean:

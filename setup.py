@@ -1,17 +1,17 @@
-"""Builds the native layer; everything else is in pyproject.toml."""
+"""Builds the native layer (Cython and cffi); everything else is in pyproject.toml."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build import build
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError, ExecError, PlatformError
 
 NATIVE = Path("trioq/_native")
-DEBUG = os.environ.get("TRIOQ_DEBUG_BUILD") == "1"
+DEBUG = os.environ.get("TRIOQ_DEBUG_BUILD") == "1"  # line tracing, annotated HTML, no optimizing
 SANITIZE = os.environ.get("TRIOQ_SANITIZE")  # for example "address,undefined"
 
 compile_args = ["-O0", "-g"] if DEBUG else ["-O3"]
@@ -29,40 +29,37 @@ class BuildExt(build_ext):
             super().build_extension(ext)
         except (CompileError, ExecError, PlatformError) as error:
             raise SystemExit(
-                f"trioq could not build its native layer ({ext.name}): {error}. Building from source "
-                "needs a C compiler and Python's headers: install them (Debian and Ubuntu: apt-get "
-                "install gcc python3-dev; Fedora: dnf install gcc python3-devel; macOS: "
+                f"trioq could not build its native layer ({ext.name}): {error}. Building from "
+                "source needs a C compiler and Python's headers: install them (Debian and Ubuntu: "
+                "apt-get install gcc python3-dev; Fedora: dnf install gcc python3-devel; macOS: "
                 "xcode-select --install), or install a prebuilt wheel."
             ) from error
 
 
-def extensions() -> list[Extension]:
-    """One extension per .pyx, plus the C file of the same name with _impl where there is one."""
-    found = []
-    for source in sorted(NATIVE.glob("*.pyx")):
-        sources = [str(source)]
-        implementation = source.with_name(f"{source.stem}_impl.c")
-        if implementation.exists():
-            sources.append(str(implementation))
-        found.append(
-            Extension(
-                f"trioq._native.{source.stem}",
-                sources,
-                depends=[str(p) for p in sorted(NATIVE.glob("*.pxd"))]
-                + [str(p) for p in sorted(NATIVE.glob("*.h"))],
-                extra_compile_args=compile_args,
-                extra_link_args=link_args,
-            )
-        )
-    return found
+class Build(build):
+    """Builds the extensions first, so that a missing compiler is seen without a long log."""
+
+    sub_commands = sorted(build.sub_commands, key=lambda command: command[0] != "build_ext")
+
+
+def extension(source: Path) -> Extension:
+    """The extension of one .pyx, with the C file of the same name and _impl where there is one."""
+    implementation = source.with_name(f"{source.stem}_impl.c")
+    built = Extension(
+        f"trioq._native.{source.stem}",
+        [str(source), *([str(implementation)] if implementation.exists() else [])],
+        depends=[str(path) for pattern in ("*.pxd", "*.h") for path in sorted(NATIVE.glob(pattern))],
+        define_macros=[("CYTHON_TRACE", "1")] if DEBUG else [],
+        extra_compile_args=compile_args,
+        extra_link_args=link_args,
+    )
+    built.cython_directives = {"language_level": "3", "linetrace": DEBUG}
+    built.cython_gdb = DEBUG
+    return built
 
 
 setup(
-    ext_modules=cythonize(
-        extensions(),
-        compiler_directives={"language_level": "3", "linetrace": DEBUG},
-        annotate=DEBUG,
-    ),
+    ext_modules=[extension(source) for source in sorted(NATIVE.glob("*.pyx"))],
     cffi_modules=["trioq/_native/posix_build.py:ffibuilder"],
-    cmdclass={"build_ext": BuildExt},
+    cmdclass={"build": Build, "build_ext": BuildExt},
 )
