@@ -1,0 +1,139 @@
+"""The first start of a cluster, and every start of a broker."""
+
+from __future__ import annotations
+
+import base64
+import uuid
+from typing import Final
+
+import trio
+
+from trioq.errors import StartupError
+from trioq.metastore import layout, store
+
+_LIKELY_RESTART_S: Final = 30.0
+
+
+def new_topic_id() -> uuid.UUID:
+    """A random topic id, never one of those Kafka reserves (the first hundred)."""
+    while True:
+        topic_id = uuid.uuid4()
+        if topic_id.int > 100:
+            return topic_id
+
+
+def new_cluster_id() -> str:
+    """A random cluster id as Kafka writes them: 22 characters, not starting with "-"."""
+    while True:
+        text = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
+        if not text.startswith("-"):
+            return text
+
+
+async def ensure_cluster(metastore: store.Metastore) -> str:
+    """The cluster id; on the very first call the layout's fixed nodes are created with it.
+
+    Atomic: of brokers that start together one creates, the others read.
+    """
+    (node,) = await metastore.get_many((layout.CLUSTER,))
+    if node is None:
+        try:
+            await metastore.multi(_skeleton(new_cluster_id()))
+        except store.NodeExists:
+            return await ensure_cluster(metastore)
+        node = await metastore.get(layout.CLUSTER)
+    return layout.ClusterId.of(layout.decode_json(layout.CLUSTER, node.value)).cluster_id
+
+
+def _skeleton(cluster_id: str) -> list[store.Operation]:
+    operations: list[store.Operation] = [
+        store.Create(layout.CLUSTER, layout.ClusterId(cluster_id).encode())
+    ]
+    operations += [
+        store.Create(path, b"")
+        for path in (
+            "/brokers",
+            "/brokers/epochs",
+            layout.BROKER_IDS,
+            layout.BROKER_CONFIGS,
+            "/controller",
+            layout.TOPICS,
+            layout.TOPIC_NAMES,
+            layout.TOPIC_IDS,
+            "/feed",
+            layout.FEED_ENTRIES,
+        )
+    ]
+    operations += [
+        store.Create(f"{parent}/{bucket}", b"")
+        for parent in (layout.TOPIC_NAMES, layout.TOPIC_IDS)
+        for bucket in layout.bucket_names()
+    ]
+    operations += [
+        store.Create(layout.CONTROLLER_EPOCH, layout.ControllerEpoch(-1).encode()),
+        store.Create(layout.CONTROLLER_SEQ, b""),
+        store.Create(layout.PRODUCER_IDS, layout.NextProducerIds(0).encode()),
+        store.Create(layout.FEED_FLOOR, layout.FeedFloor(-1).encode()),
+    ]
+    return operations
+
+
+async def register_broker(
+    metastore: store.Metastore,
+    registration: layout.BrokerRegistration,
+    *,
+    patience_s: float = _LIKELY_RESTART_S,
+) -> layout.BrokerRegistration:
+    """Register a broker under a new broker epoch; returns the registration with it.
+
+    `broker_epoch` of the argument is ignored. If the id is registered with one of the
+    same directory ids, this is a restart whose old session has not ended: waits for that
+    up to `patience_s` (1.5 session timeouts). Raises StartupError, naming the holder, when
+    the id belongs to another living broker. Cancelled: registered or not; registering
+    again gives a higher epoch.
+    """
+    path = registration.path()
+    with metastore.watch_node(path) as watch:
+        deadline = trio.current_time() + patience_s
+        while True:
+            try:
+                return await _register(metastore, registration)
+            except store.NodeExists:
+                (held,) = await metastore.get_many((path,))
+            except store.VersionConflict:
+                continue
+            if held is None:
+                continue
+            holder = layout.BrokerRegistration.of(layout.decode_json(path, held.value))
+            with trio.move_on_at(deadline) as waiting:
+                if set(holder.directory_ids) & set(registration.directory_ids):
+                    await watch.changed()
+                else:
+                    waiting.cancel()
+                    await trio.lowlevel.checkpoint()
+            if waiting.cancelled_caught:
+                raise StartupError(
+                    f"broker id {registration.broker_id} is taken by a broker on host"
+                    f" {holder.host} (incarnation {holder.incarnation}): give this one"
+                    " another --node-id, or stop that one"
+                )
+
+
+async def _register(
+    metastore: store.Metastore, registration: layout.BrokerRegistration
+) -> layout.BrokerRegistration:
+    epoch_path = layout.BrokerEpoch.path(registration.broker_id)
+    epoch_value = layout.BrokerEpoch(
+        registration.incarnation, registration.directory_ids, registration.clean
+    ).encode()
+    (held,) = await metastore.get_many((epoch_path,))
+    write_epoch: store.Operation
+    if held is None:
+        registration = registration._replace(broker_epoch=0)
+        write_epoch = store.Create(epoch_path, epoch_value)
+    else:
+        registration = registration._replace(broker_epoch=held.version + 1)
+        write_epoch = store.Set(epoch_path, epoch_value, held.version)
+    claim = store.Create(registration.path(), registration.encode(), ephemeral=True)
+    await metastore.multi((claim, write_epoch))
+    return registration

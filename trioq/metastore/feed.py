@@ -1,0 +1,240 @@
+"""The change feed: every write to what the image holds appends an entry in its own multi.
+
+Entries are sequential nodes; their order is that of the writes, gaps in their numbers
+mean nothing. The controller trims the oldest and notes in the floor, in the same multi,
+up to where. A follower loads everything in bulk and then applies entries; it loads anew
+when what it has not read yet was trimmed away.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+import trio
+
+from trioq.metastore import layout, store
+from trioq.metastore.image import BrokerImage, Change, ClusterImage, FeedEntry, is_in_image
+
+MAX_ENTRY_BYTES: Final = 256 * 1024
+KEPT_ENTRIES: Final = 1_000
+_TRIM_SLACK: Final = 100
+_TRIM_AT_ONCE: Final = 400
+_PREFIX: Final = f"{layout.FEED_ENTRIES}/e-"
+
+
+def with_entry(operations: Sequence[store.Operation]) -> list[store.Operation]:
+    """`operations`, and the creation of the feed entry that tells of them, if any must.
+
+    What they set, delete or create in the image must be by expected version. Raises
+    TooLarge when the entry exceeds MAX_ENTRY_BYTES; ValueError for ANY_VERSION.
+    """
+    changes = [_encode(op) for op in operations if is_in_image(op.path)]
+    told = [change for change in changes if change]
+    if not told:
+        return list(operations)
+    value = b"".join((b'{"changes":[', b",".join(told), b"]}"))
+    if len(value) > MAX_ENTRY_BYTES:
+        raise store.TooLarge(f"a feed entry of {len(value)} bytes; at most {MAX_ENTRY_BYTES}")
+    return [*operations, store.Create(_PREFIX, value, sequential=True)]
+
+
+def reload_entry() -> store.Create:
+    """The entry of a bulk change: followers read everything again."""
+    return store.Create(_PREFIX, b'{"reload":true}', sequential=True)
+
+
+def sequence_in(results: Iterable[store.Result]) -> int:
+    """The sequence of the entry that a multi created, from its results; -1 if none."""
+    for result in results:
+        if isinstance(result, str) and result.startswith(_PREFIX):
+            return int(result[len(_PREFIX) :])
+    return -1
+
+
+def decode_entry(name: str, value: bytes) -> FeedEntry:
+    """The entry in the node called `name`. Raises CorruptNode."""
+    path = f"{layout.FEED_ENTRIES}/{name}"
+    data = layout.decode_json(path, value)
+    try:
+        changes = tuple(Change(*change) for change in data.get("changes", ()))
+    except (TypeError, AttributeError) as error:
+        raise layout.CorruptNode(path, error) from error
+    return FeedEntry(_sequence(name), changes, data.get("reload", False))
+
+
+def _encode(operation: store.Operation) -> bytes:
+    if isinstance(operation, store.Check):
+        return b""
+    path = layout.encode_json(operation.path).encode()
+    if isinstance(operation, store.Create):
+        return b"[%b,0,%b]" % (path, operation.value)
+    if operation.version == store.ANY_VERSION:
+        raise ValueError(f"{operation.path}: the feed needs the expected version")
+    if isinstance(operation, store.Delete):
+        return b"[%b,%d,null]" % (path, operation.version)
+    return b"[%b,%d,%b]" % (path, operation.version + 1, operation.value)
+
+
+def _sequence(name: str) -> int:
+    return int(name[2:])
+
+
+async def trim(metastore: store.Metastore, *, kept: int = KEPT_ENTRIES) -> int:
+    """Delete the oldest entries beyond `kept`, raising the floor with them; how many.
+
+    Called by the controller only. Cancelled: some are gone, the floor is right.
+    """
+    names = await metastore.children(layout.FEED_ENTRIES)
+    trimmed = 0
+    if len(names) <= kept + min(kept, _TRIM_SLACK):
+        return 0
+    while (excess := len(names) - kept - trimmed) > 0:
+        oldest = names[trimmed : trimmed + min(excess, _TRIM_AT_ONCE)]
+        floor = await metastore.get(layout.FEED_FLOOR)
+        value = layout.FeedFloor(_sequence(oldest[-1])).encode()
+        await metastore.multi(
+            [
+                store.Set(layout.FEED_FLOOR, value, floor.version),
+                *(store.Delete(f"{layout.FEED_ENTRIES}/{name}", 0) for name in oldest),
+            ]
+        )
+        trimmed += len(oldest)
+    return trimmed
+
+
+class ImageFollower:
+    """Keeps `image` up to date; `run` owns it, everybody reads it.
+
+    `on_swap(before, after)` is called on the loop's thread right after each swap and
+    before anyone waiting for a position wakes, so that what it sets up is there for them.
+    It must not raise. `coalesce_s` is how long to gather changes before reading them, up
+    to as much again at random; 0 for a store in the same process.
+    """
+
+    def __init__(
+        self,
+        metastore: store.Metastore,
+        *,
+        on_swap: Callable[[ClusterImage, ClusterImage], None] | None = None,
+        coalesce_s: float = 0.0,
+    ) -> None:
+        self.image = ClusterImage()
+        self._metastore = metastore
+        self._on_swap = on_swap
+        self._coalesce_s = coalesce_s
+        self._swapped = trio.Event()
+
+    async def run(
+        self, *, task_status: trio.TaskStatus[ClusterImage] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Load, report started, then follow until cancelled. May be run again after it fails.
+
+        Raises what the metastore raises, and CorruptNode.
+        """
+        with (
+            self._metastore.watch_children(layout.FEED_ENTRIES) as feed_watch,
+            self._metastore.watch_children(layout.BROKER_IDS) as broker_watch,
+        ):
+            await self.load()
+            task_status.started(self.image)
+            async with trio.open_nursery() as follow_nursery:
+                follow_nursery.start_soon(self._follow_brokers, broker_watch)
+                while True:
+                    await feed_watch.changed()
+                    await self._coalesce()
+                    await self.catch_up()
+
+    async def load(self) -> None:
+        """Read everything in bulk and swap."""
+        image: ClusterImage | None = None
+        while image is None:
+            image = await self._read_image()
+        self._swap(image)
+
+    async def _read_image(self) -> ClusterImage | None:
+        """The image read in bulk; None when the feed was trimmed or reset meanwhile."""
+        position = await self._last_sequence()
+        brokers = await self._read_brokers()
+        tree: dict[str, store.Node] = {}
+        for top in (layout.TOPIC_IDS, layout.BROKER_CONFIGS, layout.CLUSTER):
+            tree |= await self._metastore.read_tree(top)
+        tree[layout.CONTROLLER_EPOCH] = await self._metastore.get(layout.CONTROLLER_EPOCH)
+        entries = await self._read_entries(position)
+        if entries is None:
+            return None
+        return ClusterImage.load(tree, entries, brokers, position)
+
+    async def catch_up(self) -> None:
+        """Apply the entries that are there now; load anew where some are gone."""
+        entries = await self._read_entries(self.image.position)
+        if entries is None:
+            await self.load()
+        elif entries:
+            self._swap(self.image.apply(entries))
+
+    async def wait_for(self, position: int) -> ClusterImage:
+        """Wait until the image holds the entry at `position`; returns that image."""
+        while self.image.position < position:
+            await self._swapped.wait()
+        return self.image
+
+    async def wait_for_swap(self, seen: ClusterImage) -> ClusterImage:
+        """Wait until the image is another than `seen`; returns the newest."""
+        while self.image is seen:
+            await self._swapped.wait()
+        return self.image
+
+    def _swap(self, image: ClusterImage) -> None:
+        before, self.image = self.image, image
+        if self._on_swap is not None:
+            self._on_swap(before, image)
+        self._swapped.set()
+        self._swapped = trio.Event()
+
+    async def _coalesce(self) -> None:
+        if self._coalesce_s:
+            await trio.sleep(self._coalesce_s * (1 + random.random()))  # noqa: S311
+
+    async def _last_sequence(self) -> int:
+        floor = await self._floor()
+        names = await self._metastore.children(layout.FEED_ENTRIES)
+        return max(floor, _sequence(names[-1])) if names else floor
+
+    async def _floor(self) -> int:
+        node = await self._metastore.get(layout.FEED_FLOOR)
+        data = layout.decode_json(layout.FEED_FLOOR, node.value)
+        return layout.FeedFloor.of(data).trimmed_sequence
+
+    async def _read_entries(self, position: int) -> list[FeedEntry] | None:
+        """The entries after `position`, or None when they must be replaced by a load."""
+        names = await self._metastore.children(layout.FEED_ENTRIES)
+        new = [name for name in names if _sequence(name) > position]
+        nodes = await self._metastore.get_many([f"{layout.FEED_ENTRIES}/{name}" for name in new])
+        if await self._floor() > position:
+            return None
+        entries: list[FeedEntry] = []
+        for name, node in zip(new, nodes, strict=True):
+            if node is None:
+                return None
+            entries.append(decode_entry(name, node.value))
+        return None if any(entry.reload for entry in entries) else entries
+
+    async def _follow_brokers(self, watch: store.Watch) -> None:
+        while True:
+            await watch.changed()
+            await self._coalesce()
+            brokers = await self._read_brokers()
+            if brokers != self.image.brokers:
+                self._swap(self.image.with_brokers(brokers))
+
+    async def _read_brokers(self) -> dict[int, BrokerImage]:
+        names = await self._metastore.children(layout.BROKER_IDS)
+        paths = [f"{layout.BROKER_IDS}/{name}" for name in names]
+        brokers: dict[int, BrokerImage] = {}
+        for path, node in zip(paths, await self._metastore.get_many(paths), strict=True):
+            if node is not None:
+                broker = BrokerImage.of(layout.decode_json(path, node.value))
+                brokers[broker.broker_id] = broker
+        return brokers

@@ -1,0 +1,276 @@
+"""The cluster as this broker knows it: an immutable value, replaced as a whole.
+
+An image is made in bulk from the metastore's tree, then each batch of feed entries gives
+the next one. The cost of a batch is that of the topics in it, plus one shallow copy of
+the two dicts of topics. Both ways lead to the same image (tests/unit).
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, NamedTuple
+
+from trioq.metastore import layout
+from trioq.metastore.layout import CorruptNode, PartitionState, TopicNode
+from trioq.metastore.store import Node
+from trioq.types import TopicId
+
+PartitionImage = PartitionState
+BrokerImage = layout.BrokerRegistration
+
+_INTERNAL_TOPICS: Final = frozenset({"__consumer_offsets", "__transaction_state"})
+_TOPIC_DEPTH: Final = 5
+_PARTITION_DEPTH: Final = 6
+
+
+class Change(NamedTuple):
+    """A node as a write left it: its JSON data, or None when it was deleted.
+
+    A deletion stands for everything below the path too.
+    """
+
+    path: str
+    version: int
+    data: Any
+
+
+class FeedEntry(NamedTuple):
+    """What one multi changed. With `reload`, too much to list: read everything again."""
+
+    sequence: int
+    changes: tuple[Change, ...]
+    reload: bool = False
+
+
+class TopicImage(NamedTuple):
+    """A topic with the state of all its partitions, by number."""
+
+    name: str
+    topic_id: TopicId
+    partitions: tuple[PartitionImage, ...]
+    config: Mapping[str, str]
+    version: int
+
+    @property
+    def internal(self) -> bool:
+        return self.name in _INTERNAL_TOPICS
+
+
+class _Parts:
+    """The nodes of one topic, whether or not they make up a topic yet."""
+
+    __slots__ = ("node", "states", "version")
+
+    def __init__(self) -> None:
+        self.node: TopicNode | None = None
+        self.version = -1
+        self.states: dict[int, PartitionState] = {}
+
+    def is_live(self) -> bool:
+        node = self.node
+        return (
+            node is not None
+            and node.live
+            and all(number in self.states for number in range(node.partitions))
+        )
+
+    def spare(self) -> bool:
+        """Whether there is anything that the topic's image does not hold."""
+        if self.node is None or not self.is_live():
+            return self.node is not None or bool(self.states)
+        return len(self.states) > self.node.partitions
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterImage:
+    """Topics, partitions, brokers and configs at feed position `position`.
+
+    `broker_configs` is by resource name; "" holds what applies to all brokers.
+    `controller_id` is -1 while there never was a controller.
+    """
+
+    cluster_id: str = ""
+    controller_id: int = -1
+    controller_epoch: int = -1
+    topics: Mapping[str, TopicImage] = field(default_factory=dict)
+    topics_by_id: Mapping[TopicId, TopicImage] = field(default_factory=dict)
+    brokers: Mapping[int, BrokerImage] = field(default_factory=dict)
+    broker_configs: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    position: int = -1
+    _drafts: Mapping[TopicId, _Parts] = field(default_factory=dict, compare=False)
+    _config_versions: Mapping[str, int] = field(default_factory=dict, compare=False)
+
+    @staticmethod
+    def load(
+        tree: Mapping[str, Node],
+        entries: Iterable[FeedEntry],
+        brokers: Mapping[int, BrokerImage],
+        position: int,
+    ) -> ClusterImage:
+        """The image of nodes read in bulk, and of the entries written since `position`.
+
+        `tree` need not be a snapshot: `entries` are all those after `position`, which was
+        noted before the reading began. Raises CorruptNode.
+        """
+        builder = _Builder(ClusterImage(brokers=brokers, position=position))
+        for path, node in tree.items():
+            if node.value and is_in_image(path):
+                builder.put(Change(path, node.version, layout.decode_json(path, node.value)))
+        builder.put_entries(entries)
+        return builder.finish()
+
+    def apply(self, entries: Iterable[FeedEntry]) -> ClusterImage:
+        """The image after `entries`, given in order of their sequence.
+
+        A version older than the one held is ignored. Raises CorruptNode.
+        """
+        builder = _Builder(self)
+        builder.put_entries(entries)
+        return builder.finish()
+
+    def with_brokers(self, brokers: Mapping[int, BrokerImage]) -> ClusterImage:
+        """The same image with another set of live brokers."""
+        return replace(self, brokers=brokers)
+
+
+def changed_topics(
+    before: ClusterImage, after: ClusterImage
+) -> Iterator[tuple[TopicImage | None, TopicImage | None]]:
+    """Pairs of a topic's image before and after, by topic id, where they are not the same.
+
+    A pointer comparison per topic; a created topic has None before, a deleted one after.
+    """
+    if before.topics_by_id is after.topics_by_id:
+        return
+    for topic_id, old in before.topics_by_id.items():
+        new = after.topics_by_id.get(topic_id)
+        if new is not old:
+            yield old, new
+    for topic_id, new in after.topics_by_id.items():
+        if topic_id not in before.topics_by_id:
+            yield None, new
+
+
+def is_in_image(path: str) -> bool:
+    """Whether the node at `path` is part of the image, so that its changes go to the feed."""
+    if path.startswith(layout.TOPIC_IDS):
+        return path.count("/") >= _TOPIC_DEPTH - 1
+    return path in {layout.CLUSTER, layout.CONTROLLER_EPOCH} or path.startswith(
+        layout.BROKER_CONFIGS + "/"
+    )
+
+
+class _Builder:
+    """One step from an image to the next; used once."""
+
+    def __init__(self, image: ClusterImage) -> None:
+        self._image = image
+        self._touched: dict[TopicId, _Parts] = {}
+        self._position = image.position
+        self._other: dict[str, Any] = {}
+
+    def put_entries(self, entries: Iterable[FeedEntry]) -> None:
+        for entry in entries:
+            for change in entry.changes:
+                self.put(change)
+            self._position = max(self._position, entry.sequence)
+
+    def put(self, change: Change) -> None:
+        """Take one node's new content; path is one of those `is_in_image` names."""
+        try:
+            if change.path.startswith(layout.TOPIC_IDS):
+                self._put_topic(change)
+            elif change.path.startswith(layout.BROKER_CONFIGS):
+                self._put_broker_config(change)
+            elif change.path == layout.CONTROLLER_EPOCH:
+                if change.version >= self._image.controller_epoch:
+                    elected = layout.ControllerEpoch.of(change.data)
+                    self._other["controller_id"] = elected.controller_id
+                    self._other["controller_epoch"] = change.version
+            elif change.path == layout.CLUSTER:
+                self._other["cluster_id"] = layout.ClusterId.of(change.data).cluster_id
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise CorruptNode(change.path, error) from error
+
+    def _put_topic(self, change: Change) -> None:
+        names = change.path.split("/")
+        parts = self._parts(uuid.UUID(names[4]))
+        if len(names) == _TOPIC_DEPTH:
+            if change.data is None:
+                parts.node, parts.version = None, -1
+                parts.states.clear()
+            elif change.version >= parts.version:
+                parts.node = TopicNode.of(change.data)
+                parts.version = change.version
+            return
+        assert len(names) == _PARTITION_DEPTH
+        number = int(names[5])
+        if change.data is None:
+            parts.states.pop(number, None)
+            return
+        held = parts.states.get(number)
+        if held is None or change.version >= held.partition_epoch:
+            parts.states[number] = PartitionState.of(change.data, change.version)
+
+    def _put_broker_config(self, change: Change) -> None:
+        versions = self._other.setdefault(
+            "_config_versions",
+            dict(self._image._config_versions),  # noqa: SLF001
+        )
+        configs = self._other.setdefault("broker_configs", dict(self._image.broker_configs))
+        name = change.path.rpartition("/")[2]
+        name = "" if name == "default" else name
+        if change.version >= versions.get(name, -1):
+            versions[name] = change.version
+            configs[name] = layout.BrokerConfig.of(change.data).config
+
+    def _parts(self, topic_id: TopicId) -> _Parts:
+        parts = self._touched.get(topic_id)
+        if parts is None:
+            parts = self._touched[topic_id] = _Parts()
+            draft = self._image._drafts.get(topic_id)  # noqa: SLF001
+            topic = self._image.topics_by_id.get(topic_id)
+            if draft is not None:
+                parts.node, parts.version = draft.node, draft.version
+                parts.states.update(draft.states)
+            elif topic is not None:
+                parts.node = TopicNode(topic.name, len(topic.partitions), config=topic.config)
+                parts.version = topic.version
+                parts.states.update(enumerate(topic.partitions))
+        return parts
+
+    def finish(self) -> ClusterImage:
+        """The next image."""
+        image = self._image
+        if self._touched:
+            topics, by_id = dict(image.topics), dict(image.topics_by_id)
+            drafts = dict(image._drafts)  # noqa: SLF001
+            for topic_id in self._touched:
+                old = by_id.pop(topic_id, None)
+                if old is not None and topics.get(old.name) is old:
+                    del topics[old.name]
+            for topic_id, parts in self._touched.items():
+                if parts.spare():
+                    drafts[topic_id] = parts
+                else:
+                    drafts.pop(topic_id, None)
+                if parts.is_live():
+                    topic = _topic_image(topic_id, parts)
+                    topics[topic.name] = by_id[topic_id] = topic
+            self._other |= {"topics": topics, "topics_by_id": by_id, "_drafts": drafts}
+        return replace(image, position=self._position, **self._other)
+
+
+def _topic_image(topic_id: TopicId, parts: _Parts) -> TopicImage:
+    node = parts.node
+    assert node is not None
+    states = parts.states
+    return TopicImage(
+        node.name,
+        topic_id,
+        tuple(states[number] for number in range(node.partitions)),
+        node.config,
+        parts.version,
+    )

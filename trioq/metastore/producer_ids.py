@@ -1,0 +1,54 @@
+"""Producer ids: taken from the metastore in blocks, so that no two producers share one."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import trio
+
+from trioq.metastore import layout, store
+
+BLOCK_LENGTH: Final = 1_000
+
+
+class ProducerIds:
+    """Hands out producer ids of this broker's current block; any task may call.
+
+    What is left of a block is lost with the process: ids are many.
+    """
+
+    def __init__(self, metastore: store.Metastore) -> None:
+        self._metastore = metastore
+        self._next_id = 0
+        self._block_end = 0
+        self._floor = 0
+        self._lock = trio.Lock()
+
+    def raise_above(self, seen_max: int) -> None:
+        """Never hand out `seen_max` or less: the greatest id found in this broker's logs."""
+        self._floor = max(self._floor, seen_max + 1)
+
+    async def next_producer_id(self) -> int:
+        """A producer id that nobody had before.
+
+        Raises what the metastore raises, except that a block of unknown outcome is thrown
+        away and another one taken. Cancelled: at most a block is lost.
+        """
+        async with self._lock:
+            self._next_id = max(self._next_id, self._floor)
+            while self._next_id >= self._block_end:
+                await self._take_block()
+            producer_id = self._next_id
+            self._next_id += 1
+            return producer_id
+
+    async def _take_block(self) -> None:
+        node = await self._metastore.get(layout.PRODUCER_IDS)
+        data = layout.decode_json(layout.PRODUCER_IDS, node.value)
+        start = max(layout.NextProducerIds.of(data).next_id, self._floor)
+        after = layout.NextProducerIds(start + BLOCK_LENGTH)
+        try:
+            await self._metastore.set(layout.PRODUCER_IDS, after.encode(), node.version)
+        except (store.VersionConflict, store.OutcomeUnknown):
+            return
+        self._next_id, self._block_end = start, start + BLOCK_LENGTH
