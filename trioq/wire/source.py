@@ -32,8 +32,11 @@ class Source:
         assert not self.pending
         self.line(opening)
         self._depth += 1
+        before = len(self.lines)
         yield
         assert not self.pending
+        if len(self.lines) == before:
+            self.line("pass")
         self._depth -= 1
 
     @contextlib.contextmanager

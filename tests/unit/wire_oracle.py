@@ -1,0 +1,170 @@
+"""Random wire messages, and the same messages as kio, the independent implementation, has them."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import importlib
+import io
+import types
+import typing
+import uuid
+from typing import Any
+
+from hypothesis import strategies as st
+from kio.schema.errors import ErrorCode
+from kio.serial import entity_reader, entity_writer
+
+from trioq.wire import kinds
+from trioq.wire.api_keys import APIS, ApiKey
+from trioq.wire.kinds import ArrayOf, Field, Kind, StructSchema
+from trioq.wire.schema import Message
+
+INTEGERS = {
+    kinds.INT8: st.integers(-(1 << 7), (1 << 7) - 1),
+    kinds.INT16: st.integers(-(1 << 15), (1 << 15) - 1),
+    kinds.INT32: st.integers(-(1 << 31), (1 << 31) - 1),
+    kinds.INT64: st.integers(-(1 << 63), (1 << 63) - 1),
+}
+PRIMITIVES = {
+    **INTEGERS,
+    kinds.BOOL: st.booleans(),
+    kinds.UUID: st.uuids(),
+    # Surrogates are not UTF-8; 130 characters take a varint of two bytes.
+    kinds.STRING: st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+    | st.just("x" * 130),
+    kinds.BYTES: st.binary(max_size=8) | st.just(b"y" * 130),
+    kinds.RECORDS: st.binary(max_size=64) | st.just(b"z" * 130),
+}
+ERROR_CODES = st.sampled_from([code.value for code in ErrorCode])
+# kio has these as datetimes, which cannot hold every int64.
+DATETIMES_MS = st.integers(0, 1 << 42) | st.just(-1)
+DATETIME_FIELDS = {"log_append_time_ms"}
+SUFFIX_MS = "_ms"
+
+EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+
+
+def implemented() -> list[tuple[type[Message], int]]:
+    """Every message class with every version it declares."""
+    return [
+        (cls, version)
+        for api in APIS.values()
+        for cls in (api.request_class, api.response_class)
+        for version in range(cls.FIRST_VERSION, cls.LAST_VERSION + 1)
+    ]
+
+
+def message_id(case: object) -> str:
+    return case.__name__ if isinstance(case, type) else f"v{case}"
+
+
+def messages(cls: type[Any], version: int) -> st.SearchStrategy[Any]:
+    """Instances of a message or struct with values in the fields that `version` has."""
+    values = {
+        field.name: _values(field, version)
+        for field in cls.SCHEMA.fields
+        if field.in_version(version)
+    }
+    return st.builds(cls, **values)
+
+
+def _values(field: Field, version: int) -> st.SearchStrategy[Any]:
+    if field.name == "error_code":
+        return ERROR_CODES
+    if field.name in DATETIME_FIELDS:
+        return DATETIMES_MS
+    values = _kind_values(field.kind, version)
+    if isinstance(field.kind, StructSchema) and field.tag is not None:
+        # One that says nothing is not sent; None is how we have that.
+        default = field.kind.cls()
+        return st.none() | values.filter(lambda value: value != default)
+    return st.none() | values if field.nullable_in(version) else values
+
+
+def _kind_values(kind: Kind, version: int) -> st.SearchStrategy[Any]:
+    if isinstance(kind, StructSchema):
+        return messages(kind.cls, version)
+    if isinstance(kind, ArrayOf):
+        return st.lists(_kind_values(kind.element, version), max_size=3)
+    return PRIMITIVES[kind]
+
+
+def kio_class(cls: type[Message], version: int) -> type[Any]:
+    """kio's class for one version of one of our messages."""
+    api = cls.__name__.removesuffix("Request").removesuffix("Response")
+    part = "request" if cls.__name__.endswith("Request") else "response"
+    key = next(key for key in ApiKey if APIS[key].name == api)
+    module = importlib.import_module(f"kio.schema.{key.name.lower()}.v{version}.{part}")
+    found: type[Any] = getattr(module, cls.__name__)
+    return found
+
+
+def to_kio(message: Any, kio_type: type[Any], version: int) -> Any:
+    """The same message in kio's classes; fails if the fields differ in name, order or number."""
+    ours = [field for field in message.SCHEMA.fields if field.in_version(version)]
+    theirs = dataclasses.fields(kio_type)
+    assert [_plain_name(field.name) for field in ours] == [
+        _plain_name(field.name) for field in theirs
+    ]
+    types_ = typing.get_type_hints(kio_type)
+    return kio_type(
+        **{
+            their.name: _value_to_kio(
+                getattr(message, our.name),
+                our.kind,
+                types_[their.name],
+                their.metadata.get("kafka_type", ""),
+                version,
+            )
+            for our, their in zip(ours, theirs, strict=True)
+        }
+    )
+
+
+def _plain_name(name: str) -> str:
+    return name.removesuffix(SUFFIX_MS).replace("_", "")
+
+
+def _value_to_kio(value: Any, kind: Kind, kio_type: Any, kafka_type: str, version: int) -> Any:
+    if isinstance(kind, StructSchema):
+        cls = _without_none(kio_type)
+        if value is None:
+            return None if cls is not kio_type else to_kio(kind.cls(), cls, version)
+        return to_kio(value, cls, version)
+    if value is None:
+        return None
+    if isinstance(kind, ArrayOf):
+        element_type = typing.get_args(_without_none(kio_type))[0]
+        return tuple(
+            _value_to_kio(item, kind.element, element_type, kafka_type, version) for item in value
+        )
+    if kafka_type == "error_code":
+        return ErrorCode(value)
+    if kafka_type == "timedelta_i32":
+        return datetime.timedelta(milliseconds=value)
+    if kafka_type == "datetime_i64":
+        return None if value == -1 else EPOCH + datetime.timedelta(milliseconds=value)
+    if kafka_type == "uuid" and value == uuid.UUID(int=0):
+        return None
+    return value
+
+
+def _without_none(kio_type: Any) -> Any:
+    """X for a type X | None."""
+    if isinstance(kio_type, types.UnionType) or typing.get_origin(kio_type) is typing.Union:
+        return next(arg for arg in typing.get_args(kio_type) if arg is not type(None))
+    return kio_type
+
+
+def kio_encode(message: Any) -> bytes:
+    with io.BytesIO() as out:
+        entity_writer(type(message))(out, message)
+        return out.getvalue()
+
+
+def kio_decode(kio_type: type[Any], data: bytes) -> Any:
+    """Decode all of `data`; fails if something is left over."""
+    message, size = entity_reader(kio_type)(data, 0)
+    assert size == len(data)
+    return message
