@@ -1,1 +1,1 @@
-"""Native code, per byte: CRC-32C, batches, frames, index search, sendfile, file advice. No Trio here."""
+"""Native code, per byte: CRC-32C, batches, frames, index search, system calls. No Trio here."""

@@ -90,7 +90,7 @@ def validate(buf: Buffer, position: int = 0, *, walk: bool = True) -> BatchHeade
     """
 
 def stamp(buf: Buffer, position: int, base_offset: int, leader_epoch: int) -> None:
-    """Write base offset and leader epoch into the header at `position`; the CRC does not cover them."""
+    """Write base offset and leader epoch of the batch at `position`; no CRC covers them."""
 
 def stamp_append_time(buf: Buffer, position: int, timestamp_ms: int) -> None:
     """Give the batch at `position` append time: timestamp type, max timestamp, new CRC.

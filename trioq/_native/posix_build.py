@@ -37,7 +37,9 @@ ffibuilder.set_source(
 /* cachestat(2), Linux 6.5; the number is the same on every architecture. */
 #define TRIOQ_SYS_CACHESTAT 451
 struct trioq_cachestat_range { uint64_t off, len; };
-struct trioq_cachestat { uint64_t nr_cache, nr_dirty, nr_writeback, nr_evicted, nr_recently_evicted; };
+struct trioq_cachestat {
+    uint64_t nr_cache, nr_dirty, nr_writeback, nr_evicted, nr_recently_evicted;
+};
 
 /* Set once the kernel said it has no cachestat (or a sandbox refused it). */
 static volatile int cachestat_missing = 0;
@@ -55,8 +57,9 @@ int trioq_resident_by_mincore(int fd, int64_t position, int64_t length) {
         return -errno;
     }
     int64_t end = status.st_size - position < length ? status.st_size : position + length;
-    for (int64_t start = position - position % page; start < end; start += MINCORE_PAGES * page) {
-        size_t span = (size_t)(end - start < MINCORE_PAGES * page ? end - start : MINCORE_PAGES * page);
+    int64_t most = MINCORE_PAGES * page;
+    for (int64_t start = position - position % page; start < end; start += most) {
+        size_t span = (size_t)(end - start < most ? end - start : most);
         void *mapped = mmap(NULL, span, PROT_READ, MAP_SHARED, fd, (off_t)start);
         if (mapped == MAP_FAILED) {
             return -errno;

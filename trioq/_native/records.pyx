@@ -269,7 +269,8 @@ cdef inline object _bytes_or_none(const uint8_t* start, int32_t length):
     return PyBytes_FromStringAndSize(<const char*>start, length)
 
 
-cdef inline void _give(tuple into, Py_ssize_t index, object item):
+cdef inline void _give(object into, Py_ssize_t index, object item):
+    # `into` is a tuple, or of a subclass, that nobody else has seen yet.
     Py_INCREF(item)
     PyTuple_SET_ITEM(into, index, item)
 
@@ -308,7 +309,7 @@ cdef list decode(
     cdef RecordView record
     cdef int32_t index
     cdef int32_t previous = -1
-    cdef tuple made
+    cdef object made
     result.fault = NONE
     for index in range(record_count):
         result.index = index
@@ -403,10 +404,11 @@ cdef Py_ssize_t encode(
     cdef int64_t timestamp, timestamp_delta
     cdef uint8_t* p
     cdef list header_list
-    cdef tuple record, headers
+    cdef tuple headers
+    cdef object record  # a tuple, or a NamedTuple
     for index in range(PyTuple_GET_SIZE(records)):
-        record = <tuple?>(<object>PyTuple_GET_ITEM(records, index))
-        if PyTuple_GET_SIZE(record) != 4:
+        record = <object>PyTuple_GET_ITEM(records, index)
+        if not isinstance(record, tuple) or PyTuple_GET_SIZE(record) != 4:
             raise TypeError("a record to encode is (timestamp_ms, key, value, headers)")
         timestamp = <object>PyTuple_GET_ITEM(record, 0)
         key = _as_bytes(<object>PyTuple_GET_ITEM(record, 1))

@@ -24,7 +24,10 @@ def sendmsg(fd: int, buffers: list[Buffer], first_offset: int) -> int:
     """
 
 def sendfile(out_fd: int, in_fd: int, position: int, count: int) -> int:
-    """Send bytes [position, position + count) of a file: bytes taken, 0 at the file's end, -1 would block."""
+    """Send bytes [position, position + count) of a file, or as many as the socket takes.
+
+    Returns bytes taken; 0 at the file's end; -1 would block.
+    """
 
 def pwritev_all(fd: int, buffers: list[Buffer], position: int) -> int:
     """Write all buffers, in order, from `position` on; returns their bytes in all.
