@@ -80,7 +80,7 @@ def test_declarations_agree_with_the_table(api: Api) -> None:
         declared = (cls.FIRST_VERSION, cls.LAST_VERSION)
         expected = DECLARED_BEYOND.get(api.key, (api.min_version, api.max_version))
         assert declared == expected
-        assert cls.FLEXIBLE_FROM == api.flexible_from
+        assert api.flexible_from == cls.FLEXIBLE_FROM
         assert api.is_flexible(api.flexible_from)
         assert not api.is_flexible(api.flexible_from - 1)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
+import datetime as dt
 import importlib
 import io
 import types
@@ -42,7 +42,7 @@ DATETIMES_MS = st.integers(0, 1 << 42) | st.just(-1)
 DATETIME_FIELDS = {"log_append_time_ms"}
 SUFFIX_MS = "_ms"
 
-EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
 def implemented() -> list[tuple[type[Message], int]]:
@@ -142,9 +142,9 @@ def _value_to_kio(value: Any, kind: Kind, kio_type: Any, kafka_type: str, versio
     if kafka_type == "error_code":
         return ErrorCode(value)
     if kafka_type == "timedelta_i32":
-        return datetime.timedelta(milliseconds=value)
+        return dt.timedelta(milliseconds=value)
     if kafka_type == "datetime_i64":
-        return None if value == -1 else EPOCH + datetime.timedelta(milliseconds=value)
+        return None if value == -1 else EPOCH + dt.timedelta(milliseconds=value)
     if kafka_type == "uuid" and value == uuid.UUID(int=0):
         return None
     return value

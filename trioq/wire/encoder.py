@@ -137,7 +137,7 @@ class _Generator:
         self.source.line(f"{value} = {local}.{field.name}")
         self.source.line(
             f"if {self.differs(field, value)}: raise EncodeError("
-            f"f'{self.schema.name} v{self.version} has no {'.'.join(self.source.path)}: "
+            f"f'{self.schema.name} v{self.version} has no {self.source.place}: "
             f"{{{value}!r}}')"
         )
 

@@ -22,9 +22,14 @@ class Source:
         self.pending: list[tuple[str, str]] = []
         self._depth = 0
 
+    @property
+    def place(self) -> str:
+        """The field being served, as in "topics[].name"."""
+        return ".".join(self.path).replace(".[]", "[]") or "the body"
+
     def line(self, text: str) -> None:
         self.lines.append("    " * self._depth + text)
-        self.paths[len(self.lines)] = ".".join(self.path) or "the body"
+        self.paths[len(self.lines)] = self.place
 
     @contextlib.contextmanager
     def block(self, opening: str) -> Iterator[None]:
