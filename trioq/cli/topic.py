@@ -14,6 +14,7 @@ from trioq.cli.serve import settings_from
 from trioq.cli.topic_admin import TopicAdmin, TopicDetails
 from trioq.config.listeners import parse_address
 from trioq.errors import ConfigError, TopicAlreadyExists, UnknownTopicOrPartition
+from trioq.storage.identity import format_id
 
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -79,7 +80,7 @@ def list_topics(target: tuple[list[HostPort], float], as_json: bool) -> None:
     with _admin(target) as admin:
         found = admin.topics()
     if as_json:
-        print_json([{**topic._asdict(), "topic_id": str(topic.topic_id)} for topic in found])
+        print_json([{**topic._asdict(), "topic_id": format_id(topic.topic_id)} for topic in found])
         return
     print_table(
         f"{len(found)} topics",
@@ -101,7 +102,7 @@ def describe(target: tuple[list[HostPort], float], names: tuple[str, ...], as_js
         return
     for details in found:
         config = " ".join(f"{key}={value}" for key, value in details.config.items())
-        title = f"{details.info.name}  id {details.info.topic_id}  {config}".rstrip()
+        title = f"{details.info.name}  id {format_id(details.info.topic_id)}  {config}".rstrip()
         print_table(
             title,
             ["topic", "partition", "leader", "replicas", "in sync", "start offset", "end offset"],
@@ -177,7 +178,7 @@ def _accepting(code: int | None) -> Iterator[None]:
 def _as_dict(details: TopicDetails) -> dict[str, object]:
     return {
         **details.info._asdict(),
-        "topic_id": str(details.info.topic_id),
+        "topic_id": format_id(details.info.topic_id),
         "config": dict(details.config),
         "partitions": [partition._asdict() for partition in details.partitions],
     }

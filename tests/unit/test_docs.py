@@ -1,0 +1,42 @@
+"""Pages made from the code are up to date, and the README tells the truth about commands."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from trioq.cli import docs
+from trioq.config import BROKER_KEYS, TOPIC_KEYS
+from trioq.wire.api_keys import APIS
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("name", sorted(docs.pages()))
+def test_generated_pages_are_up_to_date(name):
+    assert (ROOT / "docs" / name).read_text() == docs.pages()[name], "run `make docs`"
+
+
+def test_pages_name_every_key_and_every_api():
+    configuration = docs.configuration_page()
+    assert all(f"| `{name}` |" in configuration for name in (*BROKER_KEYS, *TOPIC_KEYS))
+    protocol = docs.protocol_page()
+    assert all(f"| {api.name} |" in protocol for api in APIS.values())
+
+
+def test_pages_are_written_where_told(tmp_path, capsys):
+    assert docs.main([str(tmp_path / "new")]) == 0
+    assert {path.name for path in (tmp_path / "new").iterdir()} == set(docs.pages())
+    assert docs.main([]) == 2
+    assert "usage" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/getting-started.md"])
+def test_make_targets_and_links_exist(page):
+    text = (ROOT / page).read_text()
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"\bmake ([a-z]+)\b", text)) <= targets
+    for link in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert ((ROOT / page).parent / link).exists() or link.endswith("architecture.md"), link
