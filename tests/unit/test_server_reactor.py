@@ -1,0 +1,85 @@
+"""Requests and responses over real sockets: order, pipelining, waits, barriers."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+from tests.unit.server_harness import BARRIER, ECHO, KEPT, TASK, request_bytes, serving
+
+pytestmark = pytest.mark.trio
+
+
+async def test_one_request_gets_one_response() -> None:
+    async with serving() as harness, await harness.connect() as client:
+        assert await client.call(ECHO, b"hello", correlation_id=7) == b"hello"
+
+
+async def test_pipelined_requests_are_answered_in_order() -> None:
+    async with serving() as harness, await harness.connect() as client:
+        await client.send(
+            b"".join(
+                request_bytes(ECHO, b"%d" % number, correlation_id=number) for number in range(500)
+            )
+        )
+        for number in range(500):
+            assert await client.response() == (number, b"%d" % number)
+
+
+@pytest.mark.parametrize("size", [1, 3, 4, 5, 17])
+async def test_requests_may_arrive_in_any_pieces(size: int) -> None:
+    data = b"".join(request_bytes(ECHO, b"x" * n, correlation_id=n) for n in (0, 1, 40, 0))
+    async with serving() as harness, await harness.connect() as client:
+        for start in range(0, len(data), size):
+            await client.send(data[start : start + size])
+            await trio.lowlevel.checkpoint()
+        for n in (0, 1, 40, 0):
+            assert await client.response() == (n, b"x" * n)
+
+
+@pytest.mark.parametrize("size", [32 * 1024 - 30, 32 * 1024, 70_000, 1_000_000, 5_000_001])
+async def test_large_requests_are_received_whole(size: int) -> None:
+    body = bytes(range(256)) * (size // 256) + b"e" * (size % 256)
+    data = request_bytes(ECHO, body) + request_bytes(ECHO, b"after")
+    async with (
+        serving() as harness,
+        await harness.connect() as client,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(client.send, data)
+        assert (await client.response())[1] == body
+        assert (await client.response())[1] == b"after"
+
+
+async def test_responses_keep_the_order_of_requests_while_one_waits() -> None:
+    async with serving() as harness, await harness.connect() as client:
+        await client.send(
+            request_bytes(KEPT, b"first", correlation_id=1)
+            + request_bytes(ECHO, b"second", correlation_id=2)
+        )
+        await harness.until(lambda: len(harness.handlers.seen) == 2)
+        harness.handlers.kept[0][1].complete_raw([b"late"])
+        assert await client.response() == (1, b"late")
+        assert await client.response() == (2, b"second")
+
+
+async def test_a_barrier_waits_for_those_before_and_holds_those_after() -> None:
+    async with serving() as harness, await harness.connect() as client:
+        await client.send(
+            request_bytes(KEPT, b"1", correlation_id=1)
+            + request_bytes(TASK, b"2", correlation_id=2)
+            + request_bytes(ECHO, b"3", correlation_id=3)
+            + request_bytes(BARRIER, b"4", correlation_id=4)
+        )
+        handlers = harness.handlers
+        await harness.until(lambda: bool(handlers.kept))
+        await trio.testing.wait_all_tasks_blocked()
+        assert handlers.seen == [b"1"]
+        handlers.kept[0][1].complete_raw([b"1"])
+        await harness.until(lambda: len(handlers.seen) == 2)
+        await trio.testing.wait_all_tasks_blocked()
+        assert handlers.seen == [b"1", b"2"]
+        handlers.gate.set()
+        for number in range(1, 5):
+            assert await client.response() == (number, b"%d" % number)
+        assert handlers.seen == [b"1", b"2", b"3", b"4"]

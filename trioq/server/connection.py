@@ -1,0 +1,260 @@
+"""One client connection: its state, the order of its responses, its lifetime."""
+
+from __future__ import annotations
+
+import socket
+from collections import deque
+from collections.abc import Awaitable, Callable
+from enum import Enum
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from trioq.config import format_address
+from trioq.net.egress import Egress, SendState
+from trioq.net.poller import READABLE, WRITABLE
+from trioq.net.socket_buffers import Inbox
+from trioq.net.transport import PlainTransport, Transport
+
+if TYPE_CHECKING:
+    from trioq.server.reactor import Reactor
+    from trioq.server.slot import Slot
+
+# Reasons not to read from a connection.
+MUTED_UNDISPATCHED: Final = 1  # whole frames wait in the inbox: barrier, caps
+MUTED_QUEUED: Final = 2  # too many unsent bytes
+MUTED_BUDGET: Final = 4  # its next growth waits for the broker's memory
+MUTED_ENDING: Final = 8  # finishing or closing
+
+SEND_BYTES_PER_PASS: Final = 1024 * 1024
+
+
+class Ending(Enum):
+    """How the end of a connection is logged."""
+
+    NORMAL = "debug"
+    """The peer went, or the broker stops."""
+
+    LIMIT = "info"
+    """A limit of time was reached."""
+
+    REFUSED = "warning"
+    """The peer sent what cannot be answered, or a handler failed."""
+
+
+class Connection:
+    """A client's connection.
+
+    All I/O is the reactor's; the connection's own task sleeps until the end, is its cancel
+    scope, and hosts the handlers that are tasks. Made by the reactor, used on its thread.
+
+    Requests are answered in the order they came: `ring` holds the slots that are not sent
+    yet, and what is finished at its head moves to `egress`. Parked requests are those
+    whose handler has kept the slot.
+    """
+
+    __slots__ = (
+        "_address",
+        "_ended",
+        "_nursery",
+        "_reactor",
+        "alone_count",
+        "barrier_is_open",
+        "client_software",
+        "egress",
+        "ending",
+        "ending_reason",
+        "fd",
+        "frame_started_s",
+        "inbox",
+        "interest",
+        "is_closed",
+        "is_closing",
+        "is_dirty",
+        "is_finishing",
+        "is_reading_cold",
+        "is_ready",
+        "last_activity_s",
+        "listener_name",
+        "muted",
+        "needs_idle",
+        "parked_bytes",
+        "parked_count",
+        "peer_host",
+        "ring",
+        "send_progress_s",
+        "send_state",
+        "socket",
+        "transport",
+    )
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        sock: socket.socket,
+        address: tuple[str, int],
+        listener_name: str,
+        now_s: float,
+        transport: Transport | None = None,
+    ) -> None:
+        self._reactor = reactor
+        self._address = address
+        self._ended = trio.Event()
+        self._nursery: trio.Nursery | None = None
+        self.socket = sock
+        self.fd = sock.fileno()
+        self.peer_host = address[0]
+        self.listener_name = listener_name
+        self.client_software: tuple[str, str] | None = None
+        """Name and version that the client stated with ApiVersions 3, if it did."""
+        self.transport: Transport = PlainTransport(self.fd) if transport is None else transport
+        self.inbox = Inbox()
+        self.ring: deque[Slot] = deque()
+        self.egress = Egress(self.transport)
+        self.send_state = SendState.DONE
+        self.parked_count = 0
+        self.parked_bytes = 0
+        self.alone_count = 0
+        """Tasks of requests during which no later request may be dispatched."""
+        self.barrier_is_open = False
+        self.needs_idle = False
+        """The next frame is a barrier: it waits until nothing is parked."""
+        self.muted = 0
+        self.interest = 0
+        self.is_dirty = False
+        self.is_ready = False
+        self.is_reading_cold = False
+        self.is_finishing = False
+        self.is_closing = False
+        self.is_closed = False
+        self.ending = Ending.NORMAL
+        self.ending_reason = ""
+        self.last_activity_s = now_s
+        self.frame_started_s = 0.0
+        """When the partial frame in the inbox began to arrive; 0 if there is none."""
+        self.send_progress_s = now_s
+        """When bytes were last taken, or began to wait, while responses are queued."""
+
+    @property
+    def peer(self) -> str:
+        """HOST:PORT of the client."""
+        return format_address(*self._address)
+
+    @property
+    def wanted_interest(self) -> int:
+        """What the poller should watch for now."""
+        interest = 0 if self.muted else READABLE
+        if self.send_state is SendState.BLOCKED:
+            interest |= WRITABLE
+        return interest
+
+    async def run(self) -> None:
+        """The connection's task: its lifetime. Cancelling it closes the connection."""
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                self._reactor.attach(self)
+                await self._ended.wait()
+                nursery.cancel_scope.cancel()
+        finally:
+            self._nursery = None
+            self._reactor.detach(self)
+
+    def start_task(self, task: Callable[..., Awaitable[object]], *args: object) -> None:
+        """Run `await task(*args)` within the lifetime of this connection.
+
+        What it raises ends the broker: catch what may happen. Does nothing once the
+        connection is ending.
+        """
+        if self._nursery is not None and not self.is_closing:
+            self._nursery.start_soon(task, *args)
+
+    def start_alone(self, task: Callable[[], Awaitable[object]]) -> None:
+        """Like `start_task`, and no later request is dispatched before the task is over."""
+        self.alone_count += 1
+        self.start_task(self._run_alone, task)
+
+    async def _run_alone(self, task: Callable[[], Awaitable[object]]) -> None:
+        try:
+            await task()
+        finally:
+            self.alone_count -= 1
+            self._reactor.flush_soon(self)
+
+    def close(self, reason: str, ending: Ending = Ending.REFUSED) -> None:
+        """Close at the end of this pass; what is ready to be sent is tried once more.
+
+        The first reason counts.
+        """
+        if not self.is_closing:
+            self.is_closing = True
+            self.ending = ending
+            self.ending_reason = reason
+            self.muted |= MUTED_ENDING
+            self._reactor.close_soon(self)
+
+    def finish(self, reason: str, ending: Ending = Ending.REFUSED) -> None:
+        """Read no more, and close once every request is answered and sent."""
+        if not self.is_finishing and not self.is_closing:
+            self.is_finishing = True
+            self.ending = ending
+            self.ending_reason = reason
+            self.muted |= MUTED_ENDING
+            self._reactor.flush_soon(self)
+
+    def park(self, slot: Slot, size_bytes: int) -> None:
+        """The slot's handler has kept it: it counts until it is finished."""
+        slot.parked_bytes = size_bytes
+        self.parked_count += 1
+        self.parked_bytes += size_bytes
+
+    def budget_granted(self) -> None:
+        """Called by the receive budget when the growth that waited was charged."""
+        self.inbox.grow(self.inbox.next_growth())
+        self.muted &= ~MUTED_BUDGET
+        self.frame_started_s = self._reactor.now_s  # it was not the peer who was slow
+        self._reactor.flush_soon(self)
+
+    def slot_finished(self, slot: Slot) -> None:
+        """Called by a slot when it is answered or discarded."""
+        if slot.parked_bytes:
+            self.parked_count -= 1
+            self.parked_bytes -= slot.parked_bytes
+            slot.parked_bytes = 0
+            if self.parked_count == 0:
+                self.barrier_is_open = False
+        if not self.is_dirty:
+            self._reactor.flush_soon(self)
+
+    def flush(self, now_s: float) -> None:
+        """Queue the finished responses at the head of the ring and send what can be sent.
+
+        Raises OSError when the connection is broken or a file cannot be read.
+        """
+        ring = self.ring
+        egress = self.egress
+        while ring and ring[0].state:
+            slot = ring.popleft()
+            if slot.length:
+                if not egress.queued_bytes:
+                    self.send_progress_s = now_s
+                egress.push(slot.parts, slot.length)
+        before = egress.queued_bytes
+        if before and self.send_state is SendState.DONE:
+            self.send_state = egress.send(SEND_BYTES_PER_PASS)
+            sent = before - egress.queued_bytes
+            if sent:
+                self.send_progress_s = self.last_activity_s = now_s
+                self._reactor.counters.bytes_out += sent
+
+    def cancel_waiting(self) -> None:
+        """The connection ends: tell the handlers of unfinished requests, drop the rest."""
+        ring, self.ring = self.ring, deque()
+        for slot in ring:
+            slot.cancel()
+        self.egress.close()
+        self.parked_count = self.parked_bytes = 0
+
+    def end(self) -> None:
+        """Wake the task to finish."""
+        self._ended.set()

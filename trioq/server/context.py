@@ -1,0 +1,110 @@
+"""What handlers work with: the broker's parts, handed down once, and the request at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from trioq.clock import Clock
+    from trioq.config import BrokerConfig
+    from trioq.controller.producer_ids import ProducerIds
+    from trioq.controller.topics import TopicAdmin
+    from trioq.metastore.image import ClusterImage
+    from trioq.metastore.store import Metastore
+    from trioq.metrics import Metrics
+    from trioq.replication.partitions import Partitions
+    from trioq.server.connection import Connection
+    from trioq.server.deadlines import Deadlines
+    from trioq.server.fetch_sessions import FetchSessions
+    from trioq.storage.log_dirs import LogDirs
+    from trioq.wire.header import RequestHeader
+    from trioq.wire.schema import Message
+
+
+RequestMessage = TypeVar("RequestMessage", bound="Message")
+
+
+class Request:
+    """One request: its header, and its body still undecoded.
+
+    `body` is borrowed. In a handler that is a plain call it is (part of) the reactor's
+    receive buffer, valid until the handler returns, and for records handed to a log until
+    the end of the pass (see `Context.end_of_pass`). A task's request owns its bytes.
+    """
+
+    __slots__ = (
+        "api_key",
+        "api_version",
+        "body",
+        "client_id",
+        "connection",
+        "correlation_id",
+        "end",
+        "position",
+    )
+
+    def __init__(
+        self,
+        connection: Connection,
+        header: RequestHeader,
+        body: memoryview,
+        end: int,
+    ) -> None:
+        self.connection = connection
+        self.api_key, self.api_version, self.correlation_id, self.client_id, self.position = header
+        self.body = body
+        self.end = end
+
+    def decode(self, message_type: type[RequestMessage]) -> RequestMessage:
+        """The body as a message of this request's version.
+
+        Raises ProtocolViolation, which a handler lets pass: the connection is closed.
+        """
+        return message_type.decode(self.body, self.position, self.end, self.api_version)
+
+    def start_task(self, task: Callable[[], Awaitable[object]]) -> None:
+        """Go on with this request in `await task()`, within the life of its connection.
+
+        From now on the request is a barrier: later requests of the connection wait until
+        the task is over. The task must own the bytes it works on; what it raises ends the
+        broker. It never runs if the connection is ending already.
+        """
+        self.connection.start_alone(task)
+
+
+class ImageSource(Protocol):
+    """Whoever holds the cluster image of the moment (the feed's follower)."""
+
+    @property
+    def image(self) -> ClusterImage: ...
+
+
+@dataclass(slots=True)
+class Context:
+    """The parts of one broker that its handlers use; one object per broker.
+
+    `config` is replaced as a whole when a dynamic value changes; everything else stays.
+    """
+
+    config: BrokerConfig
+    clock: Clock
+    metrics: Metrics
+    deadlines: Deadlines
+    log_dirs: LogDirs
+    partitions: Partitions
+    metastore: Metastore
+    topic_admin: TopicAdmin
+    producer_ids: ProducerIds
+    fetch_sessions: FetchSessions
+    image_source: ImageSource
+    end_of_pass: list[Callable[[], bool]] = field(default_factory=list)
+    """Called once at the end of each pass of the reactor. Each returns True when nothing
+    that was received is borrowed any longer; otherwise the reactor leaves the receive
+    buffer of this pass to the borrower and takes a new one."""
+
+    @property
+    def image(self) -> ClusterImage:
+        """The cluster as this broker knows it now; immutable, so take it once per request."""
+        return self.image_source.image

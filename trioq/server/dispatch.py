@@ -1,0 +1,149 @@
+"""From a frame to its handler."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import structlog
+
+from trioq.errors import BrokerBug, ProtocolViolation, UnknownServerError
+from trioq.server.context import Request
+from trioq.server.handlers.registry import Kind
+from trioq.server.slot import OPEN, Slot
+from trioq.wire.api_keys import ApiKey
+from trioq.wire.header import RequestHeader, decode_request_header
+
+if TYPE_CHECKING:
+    from trioq.server.connection import Connection
+    from trioq.server.context import Context
+    from trioq.server.counters import ServerCounters
+    from trioq.server.handlers.registry import Api
+    from trioq.server.limits import Limits
+
+_log = structlog.get_logger("trioq.server")
+
+
+class Dispatcher:
+    """Stage 1 of every request: header, version, order, handler. Plain calls only.
+
+    Errors: bytes that cannot be answered raise ProtocolViolation, for the reactor to close
+    the connection. An unexpected error in a read or admin handler is logged, answered with
+    UNKNOWN_SERVER_ERROR where the API has a place for it, and closes the connection; in a
+    handler that owns data it is raised as BrokerBug.
+    """
+
+    __slots__ = ("_apis", "_counters", "_ctx", "_max_parked_bytes", "_max_parked_requests")
+
+    def __init__(
+        self, ctx: Context, apis: Mapping[int, Api], limits: Limits, counters: ServerCounters
+    ) -> None:
+        self._ctx = ctx
+        self._apis = apis
+        self._counters = counters
+        self._max_parked_requests = limits.max_parked_requests
+        self._max_parked_bytes = limits.max_parked_bytes
+
+    def has_room(self, connection: Connection) -> bool:
+        """True if the connection's requests that wait already allow one more."""
+        return (
+            not connection.barrier_is_open
+            and not connection.alone_count
+            and connection.parked_count < self._max_parked_requests
+            and connection.parked_bytes < self._max_parked_bytes
+        )
+
+    def dispatch(self, connection: Connection, view: memoryview, start: int, end: int) -> bool:
+        """Handle the frame body in view[start:end].
+
+        False if it has to wait: the caller keeps it, and what follows it, and comes back
+        when requests of the connection were finished. Raises ProtocolViolation, BrokerBug.
+        """
+        parked = connection.parked_count
+        if (parked or connection.alone_count) and not self.has_room(connection):
+            return False
+        header = decode_request_header(view, start, end)
+        api = self._apis.get(header[0])
+        if api is None or not api.first_version <= header[1] <= api.last_version:
+            self._refuse(connection, header)
+            return True
+        if api.is_barrier and parked:
+            connection.needs_idle = True
+            return False
+        slot = Slot(connection, header[0], header[1], header[2])
+        connection.ring.append(slot)
+        self._counters.requests += 1
+        if api.kind is Kind.TASK:
+            self._start_task(api, connection, header, slot, bytes(view[start:end]), start)
+            return True
+        request = Request(connection, header, view, end)
+        try:
+            response = api.load()(self._ctx, request, slot)
+            if response is not None:
+                slot.complete(response)
+        except (ProtocolViolation, BrokerBug):
+            raise
+        except Exception as error:  # noqa: BLE001  the border of all handlers
+            self._failed(api, connection, slot, error)
+        if slot.state == OPEN:
+            connection.park(slot, end - start)
+            connection.barrier_is_open = api.is_barrier
+        return True
+
+    def _start_task(
+        self,
+        api: Api,
+        connection: Connection,
+        header: RequestHeader,
+        slot: Slot,
+        body: bytes,
+        start: int,
+    ) -> None:
+        moved = header._replace(position=header.position - start)
+        request = Request(connection, moved, memoryview(body), len(body))
+        connection.park(slot, len(body))
+        connection.barrier_is_open = api.is_barrier
+        connection.start_task(self._run_task, api, connection, request, slot)
+
+    async def _run_task(
+        self, api: Api, connection: Connection, request: Request, slot: Slot
+    ) -> None:
+        try:
+            slot.complete(await api.load()(self._ctx, request))
+        except ProtocolViolation as error:
+            connection.close(str(error))
+        except BrokerBug:
+            raise
+        except Exception as error:  # noqa: BLE001  the border of all handlers
+            self._failed(api, connection, slot, error)
+
+    def _failed(self, api: Api, connection: Connection, slot: Slot, error: Exception) -> None:
+        """An unexpected error of a handler: see the class."""
+        name = ApiKey(api.key).name
+        if api.owns_data:
+            raise BrokerBug(f"the handler of {name} failed: {error!r}") from error
+        self._counters.handler_failures += 1
+        _log.error("handler failed", api=name, peer=connection.peer, exc_info=error)
+        reason = f"the handler of {name} failed"
+        if slot.state == OPEN and api.error_response is not None:
+            slot.complete(api.error_response(UnknownServerError.code))
+            connection.finish(reason)
+        else:
+            connection.close(reason)
+
+    def _refuse(self, connection: Connection, header: RequestHeader) -> None:
+        """An unknown API or version: ApiVersions is answered in version 0, all else closes."""
+        if header.api_key == ApiKey.API_VERSIONS:
+            from trioq.server.handlers.api_versions import unsupported_version_body  # noqa: PLC0415
+
+            slot = Slot(connection, header.api_key, 0, header.correlation_id)
+            connection.ring.append(slot)
+            slot.complete_raw([unsupported_version_body()])
+            return
+        known = header.api_key in self._apis
+        what = (
+            f"version {header.api_version} of API {header.api_key}"
+            if known
+            else (f"API {header.api_key}")
+        )
+        raise ProtocolViolation(f"{what} is not served")

@@ -1,0 +1,59 @@
+"""ApiVersions (key 18), versions 0-4.
+
+Behavior:
+- lists what the registry serves, at the ranges of trioq.wire.api_keys, and nothing else
+- an unknown version is answered in version 0 with UNSUPPORTED_VERSION and the range of this
+  API (KIP-511); the connection stays open
+
+Version notes: 3 flexible, with the client's software name and version, which must look like
+names (INVALID_REQUEST otherwise); 4 may list features that start at version 0 (there are none).
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import TYPE_CHECKING, Final
+
+from trioq.errors import InvalidRequest, UnsupportedVersion
+from trioq.server.handlers.registry import served_apis
+from trioq.wire.api_keys import APIS, ApiKey
+from trioq.wire.messages.api_versions import (
+    ApiVersionsRequest,
+    ApiVersionsResponse,
+    ApiVersionsResponseKey,
+)
+
+if TYPE_CHECKING:
+    from trioq.server.context import Context, Request
+
+_SOFTWARE: Final = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9\-.]*[a-zA-Z0-9])?")
+_FIRST_VERSION_WITH_SOFTWARE: Final = 3
+
+
+def handle_api_versions(
+    _ctx: Context, request: Request, message: ApiVersionsRequest
+) -> ApiVersionsResponse:
+    """Answer at once, from the tables."""
+    if request.api_version >= _FIRST_VERSION_WITH_SOFTWARE:
+        name, version = message.client_software_name, message.client_software_version
+        if not (_SOFTWARE.fullmatch(name) and _SOFTWARE.fullmatch(version)):
+            return ApiVersionsResponse(error_code=InvalidRequest.code)
+        request.connection.client_software = (name, version)
+    return ApiVersionsResponse(api_keys=_served())
+
+
+def unsupported_version_body() -> bytes:
+    """The body, in version 0, that answers a version which is not known here."""
+    only = [key for key in _served() if key.api_key == ApiKey.API_VERSIONS]
+    return ApiVersionsResponse(error_code=UnsupportedVersion.code, api_keys=only).encode(0)
+
+
+@functools.cache
+def _served() -> list[ApiVersionsResponseKey]:
+    return [
+        ApiVersionsResponseKey(
+            api_key=key, min_version=APIS[key].min_version, max_version=APIS[key].max_version
+        )
+        for key in sorted(served_apis())
+    ]

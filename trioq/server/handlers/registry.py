@@ -1,0 +1,149 @@
+"""The list of what this broker serves: one line per API, its handler loaded at first use.
+
+The handler of API `SOME_API` is `handle_some_api` in `trioq.server.handlers.some_api`.
+Versions and names are in `trioq.wire.api_keys`; only what is listed here is advertised.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable, Mapping
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from trioq.wire.api_keys import APIS, ApiKey
+
+if TYPE_CHECKING:
+    from trioq.server.context import Context, Request
+    from trioq.server.slot import Slot
+    from trioq.wire.schema import Message
+
+InlineHandler = Callable[["Context", "Request", "Slot"], "Message | None"]
+
+
+class Kind(Enum):
+    """How a handler is called."""
+
+    ANSWER = "answer"
+    """`handle(ctx, request, message) -> response`: a plain call that answers at once."""
+
+    SLOT = "slot"
+    """`handle(ctx, request, slot) -> response | None`: a plain call; with None the handler
+    has kept the slot, and finishes it at any later time by a plain call."""
+
+    TASK = "task"
+    """`async handle(ctx, request) -> response`: run in the connection's nursery, cancelled
+    with it; the request owns its bytes."""
+
+
+class Api:
+    """One API as this broker serves it."""
+
+    __slots__ = (
+        "_loaded",
+        "error_response",
+        "first_version",
+        "handler",
+        "is_barrier",
+        "key",
+        "kind",
+        "last_version",
+        "owns_data",
+    )
+
+    def __init__(
+        self,
+        key: int,
+        kind: Kind,
+        *,
+        barrier: bool,
+        owns_data: bool = False,
+        handler: Callable[..., Any] | None = None,
+        error_response: Callable[[int], Message] | None = None,
+    ) -> None:
+        self.key = key
+        self.kind = kind
+        self.is_barrier = barrier
+        """Runs alone on its connection: after what came before, before what comes after."""
+        self.owns_data = owns_data
+        """An unexpected error in the handler ends the broker: it may have changed a log."""
+        self.first_version = APIS[key].implemented_min
+        self.last_version = APIS[key].max_version
+        self.handler = handler
+        self.error_response = error_response
+        """Makes the response that carries an error code, for APIs with one on top."""
+        self._loaded: Callable[..., Any] | None = None
+
+    def load(self) -> Callable[..., Any]:
+        """The handler as the dispatcher calls it: an InlineHandler, or the task of TASK."""
+        if self._loaded is None:
+            handler = self.handler or _handler_of(ApiKey(self.key))
+            self._loaded = _with_message(self.key, handler) if self.kind is Kind.ANSWER else handler
+        return self._loaded
+
+
+def _handler_of(key: ApiKey) -> Callable[..., Any]:
+    name = key.name.lower()
+    handler: Callable[..., Any] = getattr(
+        importlib.import_module(f"trioq.server.handlers.{name}"), f"handle_{name}"
+    )
+    return handler
+
+
+def _with_message(key: int, handler: Callable[..., Any]) -> InlineHandler:
+    decode = APIS[key].request_class.decode
+
+    def handle(ctx: Context, request: Request, _slot: Slot) -> Message:
+        message = decode(request.body, request.position, request.end, request.api_version)
+        response: Message = handler(ctx, request, message)
+        return response
+
+    return handle
+
+
+def _top_level_error(key: ApiKey) -> Callable[[int], Message]:
+    """For responses whose first level has `error_code`."""
+    return lambda code: APIS[key].response_class(error_code=code)
+
+
+def _reads(key: ApiKey, kind: Kind = Kind.ANSWER, **options: Any) -> Api:
+    return Api(key, kind, barrier=False, **options)
+
+
+def _writes(key: ApiKey, kind: Kind = Kind.TASK, **options: Any) -> Api:
+    return Api(key, kind, barrier=True, **options)
+
+
+def served_apis() -> Mapping[int, Api]:
+    """The explicit list, by key."""
+    return by_key(
+        [
+            Api(ApiKey.PRODUCE, Kind.SLOT, barrier=False, owns_data=True),
+            _reads(ApiKey.FETCH, Kind.SLOT, error_response=_top_level_error(ApiKey.FETCH)),
+            _reads(ApiKey.LIST_OFFSETS),
+            _reads(ApiKey.METADATA, Kind.SLOT),
+            _reads(ApiKey.API_VERSIONS, error_response=_top_level_error(ApiKey.API_VERSIONS)),
+            _reads(ApiKey.OFFSET_FOR_LEADER_EPOCH),
+            _reads(ApiKey.DESCRIBE_CONFIGS),
+            _reads(
+                ApiKey.DESCRIBE_CLUSTER, error_response=_top_level_error(ApiKey.DESCRIBE_CLUSTER)
+            ),
+            _reads(ApiKey.DESCRIBE_LOG_DIRS),
+            _reads(ApiKey.DESCRIBE_PRODUCERS),
+            _reads(ApiKey.DESCRIBE_TOPIC_PARTITIONS),
+            _writes(ApiKey.CREATE_TOPICS),
+            _writes(ApiKey.DELETE_TOPICS),
+            _writes(ApiKey.CREATE_PARTITIONS),
+            _writes(ApiKey.DELETE_RECORDS, owns_data=True),
+            _writes(ApiKey.ALTER_CONFIGS),
+            _writes(ApiKey.INCREMENTAL_ALTER_CONFIGS),
+            _writes(
+                ApiKey.INIT_PRODUCER_ID, error_response=_top_level_error(ApiKey.INIT_PRODUCER_ID)
+            ),
+        ]
+    )
+
+
+def by_key(apis: Iterable[Api]) -> Mapping[int, Api]:
+    """A table for the dispatcher."""
+    return {api.key: api for api in apis}

@@ -1,0 +1,58 @@
+"""What connections may take of the broker, from its configuration and the process's limits."""
+
+from __future__ import annotations
+
+import resource
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from trioq.config import BrokerConfig
+
+_FD_RESERVE = 128  # descriptors for logs, the metastore, the loop itself, at least
+_FD_SHARE = 0.6  # of the rest, what connections may use
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds per connection and per broker; bytes and seconds."""
+
+    max_frame_bytes: int = 100 * 1024 * 1024
+    receive_budget_bytes: int = 512 * 1024 * 1024
+    max_connections: int = 10_000
+    max_connections_per_ip: int = 10_000
+    idle_s: float = 600.0
+    frame_s: float = 30.0
+    """A frame once begun must be whole after this long, plus a second per MiB."""
+
+    send_s: float = 30.0
+    """A response must go on being taken at least this often."""
+
+    max_parked_requests: int = 256
+    max_parked_bytes: int = 100 * 1024 * 1024
+    max_queued_bytes: int = 16 * 1024 * 1024
+
+    @classmethod
+    def of(cls, config: BrokerConfig, *, max_open_files: int | None = None) -> Limits:
+        """The limits that `config` asks for, as far as the process's descriptors allow.
+
+        `max_open_files` is the soft limit of file descriptors, asked of the system when
+        None.
+        """
+        if max_open_files is None:
+            max_open_files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        room = max(16, int((max_open_files - _FD_RESERVE) * _FD_SHARE))
+        return cls(
+            max_frame_bytes=config.socket_request_max_bytes,
+            receive_budget_bytes=max(
+                config.queued_max_request_bytes, config.socket_request_max_bytes
+            ),
+            max_connections=min(config.max_connections, room),
+            max_connections_per_ip=config.max_connections_per_ip,
+            idle_s=config.connections_max_idle_ms / 1000,
+            frame_s=config.request_receive_timeout_ms / 1000,
+            send_s=config.response_send_timeout_ms / 1000,
+            max_parked_requests=config.connection_max_in_flight_requests,
+            max_parked_bytes=config.connection_max_in_flight_bytes,
+            max_queued_bytes=config.connection_max_queued_response_bytes,
+        )

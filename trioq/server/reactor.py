@@ -1,0 +1,461 @@
+"""The reactor: the one loop that reads, dispatches, writes and closes every connection."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+import structlog
+import trio
+
+from trioq._native.frames import LENGTH_BYTES, split
+from trioq.errors import ProtocolViolation
+from trioq.net.egress import ColdRange, SendState, read_ahead
+from trioq.net.poller import BROKEN, READABLE, WRITABLE, Poller, open_poller
+from trioq.net.socket_buffers import (
+    BULK_RECEIVE_BYTES,
+    RECEIVE_BYTES,
+    SCRATCH_BYTES,
+    ReceiveBudget,
+    ScratchBuffer,
+)
+from trioq.server.connection import (
+    MUTED_BUDGET,
+    MUTED_QUEUED,
+    MUTED_UNDISPATCHED,
+    Connection,
+    Ending,
+)
+from trioq.server.counters import ServerCounters
+from trioq.server.dispatch import Dispatcher
+
+if TYPE_CHECKING:
+    from trioq.server.context import Context
+    from trioq.server.handlers.registry import Api
+    from trioq.server.limits import Limits
+
+_log = structlog.get_logger("trioq.server")
+
+PASS_S: Final = 0.001
+"""Time after which a pass stops taking up connections; the rest is first in the next."""
+
+STALL_S: Final = 0.1
+"""A pass longer than this is counted and logged as a stall."""
+
+_FRAMES_PER_TURN: Final = 64  # most requests of one connection in a pass
+
+
+class Reactor:
+    """Owns the poller and every client socket of one broker.
+
+    A pass takes up the ready connections (those that could not be served in the pass
+    before come first, those in the middle of a large frame last), receives once from each,
+    runs stage 1 of its requests, then ends: `ctx.end_of_pass` (files are written), answers
+    are sent, connections closed. Passes are plain code without a checkpoint inside.
+
+    Everything here is called on the broker's loop thread. Slots finished outside a pass
+    are flushed by a pass of their own in the next turn of the loop.
+    """
+
+    def __init__(
+        self,
+        ctx: Context,
+        apis: Mapping[int, Api],
+        limits: Limits,
+        counters: ServerCounters | None = None,
+    ) -> None:
+        self.counters = counters or ServerCounters()
+        self.limits = limits
+        self.connections: set[Connection] = set()
+        self.connections_by_host: Counter[str] = Counter()
+        self.connection_count = 0
+        """Connections admitted and not yet ended."""
+        self.now_s = ctx.clock.monotonic_s()
+        """Time of the current pass, or of the last one."""
+        self.budget = ReceiveBudget(limits.receive_budget_bytes)
+        self._clock = ctx.clock
+        self._end_of_pass = ctx.end_of_pass
+        self._dispatcher = Dispatcher(ctx, apis, limits, self.counters)
+        self._poller: Poller[Connection] = open_poller()
+        self._scratch = ScratchBuffer()
+        self._in_pass = False
+        self._ready: list[Connection] = []  # to be served without an event
+        self._unsent: list[Connection] = []  # to go on sending without an event
+        self._dirty: list[Connection] = []  # to be flushed at the end of the pass
+        self._closing: list[Connection] = []
+        self._late = trio.lowlevel.ParkingLot()
+        self._no_connections = trio.lowlevel.ParkingLot()
+        self._nursery: trio.Nursery | None = None
+
+    # -- the tasks
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until cancelled. Everything raised here is a bug and ends the broker."""
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                nursery.start_soon(self._run_passes)
+                nursery.start_soon(self._run_late_passes)
+                task_status.started()
+        finally:
+            self._nursery = None
+
+    def close(self) -> None:
+        """Release the poller; every connection has ended."""
+        self._poller.close()
+
+    async def wait_no_connections(self) -> None:
+        """Wait until the last connection has ended."""
+        while self.connection_count:
+            await self._no_connections.park()
+
+    async def _run_passes(self) -> None:
+        """Wait for sockets to be ready; one pass per turn of the loop."""
+        poller = self._poller
+        while True:
+            if self._ready or self._unsent:
+                await trio.lowlevel.checkpoint()
+            else:
+                await trio.lowlevel.wait_readable(poller.fileno())
+            self._run_pass(poller.poll())
+
+    async def _run_late_passes(self) -> None:
+        """Passes for what was finished outside of one; many share a pass."""
+        while True:
+            if self._dirty or self._closing or self._ready or self._unsent:
+                self._run_pass([])
+                await trio.lowlevel.checkpoint()
+            else:
+                await self._late.park()
+
+    # -- called by connections
+
+    def expect(self, connection: Connection) -> None:
+        """The connection is admitted and counts; its task is about to start."""
+        self.connections.add(connection)
+        self.connections_by_host[connection.peer_host] += 1
+        self.connection_count += 1
+        self.counters.connections_open += 1
+
+    def attach(self, connection: Connection) -> None:
+        """The connection's task has started: watch its socket."""
+        if not connection.is_closed:
+            self._update_interest(connection)
+
+    def detach(self, connection: Connection) -> None:
+        """The connection's task ends, by `close_soon` or cancelled: nothing is left of it."""
+        if not connection.is_closed:
+            connection.close("cancelled", Ending.NORMAL)
+            self._end(connection)
+
+    def flush_soon(self, connection: Connection) -> None:
+        """Flush the connection at the end of this pass, or in the next turn of the loop."""
+        if not connection.is_dirty:
+            connection.is_dirty = True
+            self._dirty.append(connection)
+            if not self._in_pass:
+                self._late.unpark_all()
+
+    def close_soon(self, connection: Connection) -> None:
+        """Close the connection at the end of this pass, or in the next turn of the loop."""
+        self._closing.append(connection)
+        self.flush_soon(connection)
+
+    # -- a pass
+
+    def _run_pass(self, events: list[tuple[Connection, int]]) -> None:
+        self._in_pass = True
+        started_s = self.now_s = self._clock.monotonic_s()
+        self.counters.passes += 1
+        ready, self._ready = self._ready, []
+        unsent, self._unsent = self._unsent, []
+        for connection in unsent:
+            connection.send_state = SendState.DONE
+            self.flush_soon(connection)
+        for connection, mask in events:
+            if mask & (WRITABLE | BROKEN) and connection.send_state is SendState.BLOCKED:
+                connection.send_state = SendState.DONE
+                self.flush_soon(connection)
+            if mask & (READABLE | BROKEN) and not connection.is_ready:
+                if not connection.muted:
+                    connection.is_ready = True
+                    ready.append(connection)
+                elif mask & BROKEN:
+                    connection.close("the peer is gone", Ending.NORMAL)
+        self._serve_all(ready, started_s + PASS_S)
+        self._finish_pass()
+        self._in_pass = False
+        self._measure(self._clock.monotonic_s() - started_s)
+
+    def _serve_all(self, ready: list[Connection], end_s: float) -> None:
+        """Serve within the budget of bytes and time; the rest is kept for the next pass."""
+        bulk: list[Connection] = []
+        scratch = self._scratch
+        clock = self._clock
+        for index, connection in enumerate(ready):
+            if connection.inbox.is_large and not connection.muted:
+                bulk.append(connection)
+                continue
+            connection.is_ready = False
+            self._serve(connection)
+            if not scratch.has_room or clock.monotonic_s() > end_s:
+                self._ready = ready[index + 1 :] + self._ready
+                break
+        if bulk:
+            self._serve_bulk(bulk, end_s)
+
+    def _serve_bulk(self, bulk: list[Connection], end_s: float) -> None:
+        """Share what is left of the pass among those in the middle of a large frame."""
+        waiting = deque(bulk)
+        received = self._scratch.position
+        while waiting:
+            connection = waiting.popleft()
+            size = self._receive_large(connection)
+            received += size
+            if size and connection.inbox.is_large and not connection.muted:
+                waiting.append(connection)
+            else:
+                connection.is_ready = False
+            if received >= SCRATCH_BYTES or self._clock.monotonic_s() > end_s:
+                break
+        self._ready += waiting
+
+    def _serve(self, connection: Connection) -> None:
+        """One turn of a connection: dispatch what waits in its inbox, or receive."""
+        if connection.muted & ~MUTED_UNDISPATCHED:
+            return
+        if connection.muted:
+            self._dispatch_inbox(connection)
+            return
+        scratch = self._scratch
+        inbox = connection.inbox
+        start = scratch.position
+        body = start + inbox.length
+        if inbox.length:
+            scratch.view[start:body] = inbox.buffer
+        try:
+            received = connection.transport.receive(scratch.buffer, body, RECEIVE_BYTES)
+        except OSError as error:
+            connection.close(f"receiving failed: {error}", Ending.NORMAL)
+            return
+        if received <= 0:
+            if received == 0:
+                connection.close("the peer closed", Ending.NORMAL)
+            return
+        end = scratch.position = body + received
+        connection.last_activity_s = self.now_s
+        self.counters.bytes_in += received
+        if inbox.length:
+            inbox.take()
+            self.budget.release(inbox)
+        self._dispatch_frames(connection, scratch.view, start, end)
+        if connection.transport.pending_bytes:
+            self._serve_again(connection)
+
+    def _receive_large(self, connection: Connection) -> int:
+        """One receive straight into the inbox; returns bytes received."""
+        inbox = connection.inbox
+        if connection.muted:
+            return 0
+        if inbox.is_full:
+            growth = inbox.next_growth()
+            if not self.budget.grant(inbox, growth, connection.budget_granted):
+                connection.muted |= MUTED_BUDGET
+                self.flush_soon(connection)
+                return 0
+            inbox.grow(growth)
+        room = min(len(inbox.buffer) - inbox.length, BULK_RECEIVE_BYTES)
+        try:
+            received = connection.transport.receive(inbox.buffer, inbox.length, room)
+        except OSError as error:
+            connection.close(f"receiving failed: {error}", Ending.NORMAL)
+            return 0
+        if received <= 0:
+            if received == 0:
+                connection.close("the peer closed", Ending.NORMAL)
+            return 0
+        inbox.length += received
+        connection.last_activity_s = self.now_s
+        self.counters.bytes_in += received
+        if inbox.length == inbox.frame_bytes:
+            self._dispatch_inbox(connection)
+        if connection.transport.pending_bytes:
+            self._serve_again(connection)
+        return received
+
+    def _dispatch_inbox(self, connection: Connection) -> None:
+        """Dispatch from what the connection holds; what has to wait is held again."""
+        inbox = connection.inbox
+        connection.muted &= ~MUTED_UNDISPATCHED
+        end = inbox.length
+        buffer = inbox.take()
+        self.budget.release(inbox)
+        self._dispatch_frames(connection, memoryview(buffer), 0, end)
+        self.flush_soon(connection)  # it may be read from again
+
+    def _dispatch_frames(
+        self, connection: Connection, view: memoryview, start: int, end: int
+    ) -> None:
+        """Run stage 1 of the whole frames in view[start:end] and keep the rest."""
+        is_same_frame = connection.frame_started_s != 0.0
+        first = start
+        try:
+            start, frame_bytes, waits = self._dispatch_some(connection, view, start, end)
+        except ProtocolViolation as error:
+            self.counters.protocol_violations += 1
+            connection.close(str(error))
+            return
+        if start == end:
+            connection.frame_started_s = 0.0
+            return
+        inbox = connection.inbox
+        inbox.keep(view[start:end], frame_bytes)
+        self.budget.hold(inbox, inbox.length)
+        if waits:
+            connection.muted |= MUTED_UNDISPATCHED
+            connection.frame_started_s = 0.0
+            self.flush_soon(connection)
+        elif start != first or not is_same_frame:
+            connection.frame_started_s = self.now_s
+
+    def _dispatch_some(
+        self, connection: Connection, view: memoryview, start: int, end: int
+    ) -> tuple[int, int, bool]:
+        """Dispatch whole frames, up to a turn's share.
+
+        Returns where the rest starts, the size of the frame there (0 if unknown), and
+        whether a whole frame of it could not be dispatched yet.
+        """
+        frames, rest, frame_bytes = split(
+            view, start, end, self.limits.max_frame_bytes, _FRAMES_PER_TURN
+        )
+        dispatch = self._dispatcher.dispatch
+        for body_start, body_end in frames:
+            if connection.is_closing or connection.is_finishing:
+                return end, 0, False
+            if not dispatch(connection, view, body_start, body_end):
+                return body_start - LENGTH_BYTES, body_end - body_start + LENGTH_BYTES, True
+        return rest, frame_bytes, 0 < frame_bytes <= end - rest
+
+    def _serve_again(self, connection: Connection) -> None:
+        """Serve the connection in the next pass without waiting for an event."""
+        if not connection.is_ready:
+            connection.is_ready = True
+            self._ready.append(connection)
+            if not self._in_pass:
+                self._late.unpark_all()
+
+    # -- the end of a pass
+
+    def _finish_pass(self) -> None:
+        is_released = True
+        for hook in self._end_of_pass:
+            is_released &= hook()
+        scratch = self._scratch
+        if is_released:
+            scratch.rewind()
+        elif not scratch.has_room:
+            scratch.renew()
+            self.counters.scratch_buffers_abandoned += 1
+        while self._dirty:
+            dirty, self._dirty = self._dirty, []
+            for connection in dirty:
+                connection.is_dirty = False
+                if not connection.is_closed:
+                    self._flush(connection)
+        while self._closing:
+            closing, self._closing = self._closing, []
+            for connection in closing:
+                self._end(connection)
+
+    def _flush(self, connection: Connection) -> None:
+        """Send what is ready, and find out whether the connection may be read from."""
+        try:
+            connection.flush(self.now_s)
+        except OSError as error:
+            connection.close(f"sending failed: {error}", Ending.NORMAL)
+            return
+        state = connection.send_state
+        if state is SendState.BUDGET_SPENT:
+            self._unsent.append(connection)
+        elif state is SendState.COLD:
+            self._read_cold(connection)
+        if connection.egress.queued_bytes > self.limits.max_queued_bytes:
+            connection.muted |= MUTED_QUEUED
+        else:
+            connection.muted &= ~MUTED_QUEUED
+        if connection.muted == MUTED_UNDISPATCHED and self._may_dispatch(connection):
+            connection.needs_idle = False
+            self._serve_again(connection)
+            return
+        if connection.is_finishing and not connection.ring and not connection.egress.queued_bytes:
+            connection.close(connection.ending_reason, connection.ending)
+        self._update_interest(connection)
+
+    def _may_dispatch(self, connection: Connection) -> bool:
+        """True if the frames that wait in the inbox may be tried again."""
+        if connection.needs_idle:
+            return not connection.parked_count and not connection.alone_count
+        return self._dispatcher.has_room(connection)
+
+    def _update_interest(self, connection: Connection) -> None:
+        wanted = connection.wanted_interest
+        if wanted != connection.interest:
+            self._poller.change(connection.fd, connection, connection.interest, wanted)
+            connection.interest = wanted
+
+    def _read_cold(self, connection: Connection) -> None:
+        """Bring the next bytes of a response into memory in a thread; others go on meanwhile."""
+        cold = connection.egress.cold_range
+        if cold is None or self._nursery is None or connection.is_reading_cold:
+            return
+        connection.is_reading_cold = True
+        self.counters.cold_reads += 1
+        cold.file.retain()
+        self._nursery.start_soon(self._read_cold_range, connection, cold)
+
+    async def _read_cold_range(self, connection: Connection, cold: ColdRange) -> None:
+        try:
+            await trio.to_thread.run_sync(read_ahead, cold)
+        except OSError as error:
+            connection.close(f"reading a log failed: {error}")
+        finally:
+            cold.file.release()
+        connection.is_reading_cold = False
+        if not connection.is_closed:
+            connection.egress.warmed()
+            connection.send_state = SendState.DONE
+            self.flush_soon(connection)
+
+    def _end(self, connection: Connection) -> None:
+        """Take the connection out and close its socket, in this order."""
+        if connection.is_closed:
+            return
+        connection.is_closed = True
+        if connection.interest:
+            self._poller.change(connection.fd, connection, connection.interest, 0)
+            connection.interest = 0
+        self.connections.discard(connection)
+        self.connection_count -= 1
+        self.connections_by_host[connection.peer_host] -= 1
+        if not self.connections_by_host[connection.peer_host]:
+            del self.connections_by_host[connection.peer_host]
+        connection.cancel_waiting()
+        self.budget.forget(connection.inbox)
+        connection.socket.close()
+        connection.end()
+        self.counters.connections_open -= 1
+        self.counters.connections_closed += 1
+        if not self.connection_count:
+            self._no_connections.unpark_all()
+        log = getattr(_log, connection.ending.value)
+        log("connection closed", peer=connection.peer, reason=connection.ending_reason)
+
+    def _measure(self, took_s: float) -> None:
+        took_us = int(took_s * 1_000_000)
+        counters = self.counters
+        counters.loop_longest_stall_us = max(counters.loop_longest_stall_us, took_us)
+        if took_s > STALL_S:
+            counters.loop_stalls += 1
+            _log.warning("the loop stalled", in_="a pass of the reactor", took_ms=took_us // 1000)
