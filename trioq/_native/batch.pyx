@@ -344,17 +344,23 @@ cdef int _check_range(Py_buffer* view, Py_ssize_t position, Py_ssize_t end) exce
 cdef inline int64_t _edge_size(const uint8_t* p) noexcept nogil:
     # Size of the batch whose header is at p; -1 if that is no header.
     cdef int64_t size_bytes = <int64_t>load_i32(p + BATCH_LENGTH_AT) + LOG_OVERHEAD_C
-    if size_bytes < HEADER_BYTES_C or p[MAGIC_AT] != MAGIC_V2:
+    if (
+        size_bytes < HEADER_BYTES_C
+        or p[MAGIC_AT] != MAGIC_V2
+        or load_i32(p + LAST_OFFSET_DELTA_AT) < 0
+    ):
         return -1
     return size_bytes
 
 
 cdef inline bint _reaches(const uint8_t* p, int64_t target_offset) noexcept nogil:
-    # Is the last offset of the batch at p >= target? (Compared without overflow.)
+    # Is the last offset of the batch at p >= target? The difference is compared, as a sum could
+    # overflow; the last offset delta is not negative (_edge_size).
     cdef int64_t base_offset = load_i64(p + BASE_OFFSET_AT)
-    cdef int32_t last_offset_delta = load_i32(p + LAST_OFFSET_DELTA_AT)
-    return base_offset >= target_offset or (
-        base_offset >= 0 and target_offset - base_offset <= last_offset_delta
+    cdef uint64_t last_offset_delta = <uint64_t>load_i32(p + LAST_OFFSET_DELTA_AT)
+    return (
+        base_offset >= target_offset
+        or <uint64_t>target_offset - <uint64_t>base_offset <= last_offset_delta
     )
 
 
