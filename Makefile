@@ -31,9 +31,13 @@ $(VENV)/dev.stamp: $(VENV)/pip.stamp pyproject.toml
 	@touch $@
 
 # The package in this environment, run from this directory; the native layer is built in place.
-# The build environment is an isolated one until the development tools bring one along.
+# Once the development tools are there, a change of native code compiles just what it touches.
 $(VENV)/build.stamp: $(VENV)/pip.stamp pyproject.toml setup.py $(NATIVE_SOURCES)
-	$(BIN)/python -m pip install --quiet $$(test -e $(VENV)/dev.stamp && echo --no-build-isolation) --editable .
+	@if test -e $(VENV)/dev.stamp && test -z "$(filter %.stamp %.toml,$?)"; then \
+	  set -x; $(BIN)/python setup.py --quiet build_ext --inplace; \
+	else \
+	  set -x; $(BIN)/python -m pip install --quiet --editable .; \
+	fi
 	@touch $@
 
 build: $(VENV)/dev.stamp $(VENV)/build.stamp
