@@ -222,6 +222,23 @@ class ProducerWindowMachine(RuleBasedStateMachine):
             assert self.judge(header)
             self.take(header, applied=False)
 
+    @rule(producer_id=st.integers(0, 2), records=st.integers(1, 3), in_txn=st.booleans())
+    def bump_epoch(self, producer_id: int, records: int, in_txn: bool) -> None:
+        known = self.model.producers.get(producer_id)
+        in_txn |= bool(known and known.txn_first_offset >= 0)
+        header = Header(producer_id, known.epoch + 1 if known else 0, 0, records - 1, in_txn)
+        assert self.judge(header)
+        self.take(header, applied=False)
+
+    @rule(order=st.permutations([0, 1, 2]), ends=st.permutations([0, 1, 2]))
+    def transactions(self, order: list[int], ends: list[int]) -> None:
+        """All three begin or go on, two of them end."""
+        for producer_id in order:
+            self.bump_epoch(producer_id, 1, in_txn=True)
+        for producer_id in ends[:2]:
+            known = self.model.producers[producer_id]
+            self.end_transaction(producer_id, 0, max(0, known.coordinator_epoch), is_abort=True)
+
     @rule(data=st.data(), producer_id=st.integers(0, 2))
     def retry(self, data: st.DataObject, producer_id: int) -> None:
         """Exactly a batch that was appended in this epoch, however long ago."""

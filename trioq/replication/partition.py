@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from trioq._native.batch import BatchHeader, peek, stamp_append_time, validate
+from trioq._native.batch import BatchHeader, peek, stamp_append_time
 from trioq.errors import (
     FencedLeaderEpoch,
-    InvalidRecord,
     InvalidTimestamp,
     InvalidTxnState,
     KafkaError,
@@ -20,12 +19,13 @@ from trioq.errors import (
     UnknownLeaderEpoch,
 )
 from trioq.record.compression import Codec
+from trioq.record.validate import check_produced, recompress
 from trioq.replication.isr_state import IsrState
 from trioq.replication.waiters import AckQueue, AckWaiter, ProgressListener
 from trioq.types import FileRegion, TopicId, TopicPartition
 
 if TYPE_CHECKING:
-    from trioq.config import TopicConfig
+    from trioq.config import BrokerConfig, TopicConfig
     from trioq.metastore.image import PartitionImage
     from trioq.storage.log import Appended, Log
 
@@ -66,7 +66,10 @@ class Partition:
         "_before_max_ms",
         "_bytes_since_progress",
         "_codec",
+        "_decompressed_max_bytes",
+        "_decompressed_max_ratio",
         "_isr",
+        "_level",
         "_listeners",
         "_max_message_bytes",
         "_strict",
@@ -87,12 +90,12 @@ class Partition:
         topic_id: TopicId,
         log: Log,
         config: TopicConfig,
-        local_id: int,
+        broker_config: BrokerConfig,
     ) -> None:
         self.topic_partition = topic_partition
         self.topic_id = topic_id
         self.log = log
-        self.local_id = local_id
+        self.local_id = broker_config.node_id
         self.leader_id = -1
         self.leader_epoch = -1
         self.partition_epoch = -1
@@ -102,20 +105,25 @@ class Partition:
         self._acks_all = AckQueue()
         self._listeners: dict[ProgressListener, None] = {}
         self._bytes_since_progress = 0
-        self.apply_config(config)
+        self.apply_config(config, broker_config)
         log.on_progress = self._log_progressed
 
     # ---- role -------------------------------------------------------------------------
 
-    def apply_config(self, config: TopicConfig) -> None:
-        """Follow a changed topic configuration; takes effect with the next request."""
+    def apply_config(self, config: TopicConfig, broker_config: BrokerConfig) -> None:
+        """Follow a changed configuration; takes effect with the next request."""
         self.config = config
+        if self.log.config is not config:
+            self.log.apply_config(config)
         self._max_message_bytes = config.max_message_bytes
         self._append_time = config.message_timestamp_type == "LogAppendTime"
         self._before_max_ms = config.message_timestamp_before_max_ms
         self._after_max_ms = config.message_timestamp_after_max_ms
         self._strict = config.produce_batch_validation == "strict"
         self._codec = CONFIG_CODECS.get(config.compression_type)
+        self._level = _compression_level(config)
+        self._decompressed_max_bytes = broker_config.produce_decompressed_max_bytes
+        self._decompressed_max_ratio = broker_config.produce_decompressed_max_ratio
 
     def apply_state(self, state: PartitionImage) -> None:
         """Follow the metastore's partition state; an older one than held is ignored.
@@ -157,7 +165,7 @@ class Partition:
 
     # ---- appending --------------------------------------------------------------------
 
-    def check_batch(self, records: memoryview | None) -> BatchHeader:
+    def check_batch(self, records: memoryview) -> BatchHeader:
         """Check what a producer sent, as far as it can be without decompressing.
 
         Header, lengths, CRC, count and timestamps; of uncompressed batches every record.
@@ -166,42 +174,18 @@ class Partition:
             records: one v2 batch exactly; borrowed until return.
 
         Raises:
-            MessageTooLarge, CorruptMessage, InvalidRecord, InvalidTimestamp,
-            InvalidTxnState, UnsupportedCompressionType, UnsupportedForMessageFormat.
+            MessageTooLarge, InvalidTxnState, and what check_produced raises.
         """
-        if not records:
-            raise InvalidRecord("the request holds no batch for this partition")
         length = len(records)
         if length > self._max_message_bytes:
             raise MessageTooLarge(
                 f"the batch has {length} bytes; max.message.bytes of {self.topic_partition.topic} "
                 f"is {self._max_message_bytes}"
             )
-        header = validate(records)
-        if header.size_bytes != length:
-            raise InvalidRecord(
-                f"exactly one batch per partition is allowed: the first ends at byte "
-                f"{header.size_bytes} of {length}"
-            )
-        # Control, transactional and append-time bits: rare, one test for all three.
-        if header.attributes & 0b111_1000:
-            self._check_attributes(header)
-        if header.producer_id >= 0 and (header.base_sequence < 0 or header.producer_epoch < 0):
-            raise InvalidRecord(
-                f"producer {header.producer_id} sent sequence {header.base_sequence} and epoch "
-                f"{header.producer_epoch}; both must be 0 or more"
-            )
-        return header
-
-    @staticmethod
-    def _check_attributes(header: BatchHeader) -> None:
-        if header.is_control:
-            raise InvalidRecord("control batches are written by the broker only")
+        header = check_produced(records, strict=False)
         if header.is_transactional:
             raise InvalidTxnState("no transaction is open for this producer on this broker")
-        if header.timestamp_type:
-            raise InvalidTimestamp("a producer must not set the timestamp type to LogAppendTime")
-        raise InvalidRecord("the delete horizon bit is set by compaction only")
+        return header
 
     def must_prepare(self, header: BatchHeader) -> bool:
         """True if `prepare` has to see the batch before `append_as_leader` may."""
@@ -221,29 +205,16 @@ class Partition:
                 .max.ratio.
             MessageTooLarge: the recompressed batch is over max.message.bytes.
         """
-        from trioq.record.validate import check_produced, recompress
-
-        view = memoryview(batch)
-        config = self.config
-        header = check_produced(
-            view,
-            strict=True,
-            max_bytes=config.produce_decompressed_max_bytes,
-            max_ratio=config.produce_decompressed_max_ratio,
-        )
-        if self._codec is None or header.codec == self._codec:
+        max_bytes, max_ratio = self._decompressed_max_bytes, self._decompressed_max_ratio
+        codec, level = self._codec, self._level
+        header = check_produced(batch, strict=True, max_bytes=max_bytes, max_ratio=max_ratio)
+        if codec is None or header.codec == codec:
             return bytearray(batch)
-        recompressed = recompress(
-            view,
-            self._codec,
-            config.compression_level(config.compression_type),
-            max_bytes=config.produce_decompressed_max_bytes,
-            max_ratio=config.produce_decompressed_max_ratio,
-        )
+        recompressed = recompress(batch, codec, level, max_bytes=max_bytes, max_ratio=max_ratio)
         if len(recompressed) > self._max_message_bytes:
             raise MessageTooLarge(
                 f"the batch has {len(recompressed)} bytes after recompression with "
-                f"{config.compression_type}; max.message.bytes is {self._max_message_bytes}"
+                f"{self.config.compression_type}; max.message.bytes is {self._max_message_bytes}"
             )
         return recompressed
 
@@ -353,9 +324,7 @@ class Partition:
         if log.log_start_offset <= fetch_offset and end <= fetch_offset <= log.log_end_offset:
             region = None
         else:
-            region = log.read(
-                fetch_offset, max_bytes, end_offset=end, min_one_batch=min_one_batch
-            )
+            region = log.read(fetch_offset, max_bytes, end_offset=end, min_one_batch=min_one_batch)
         return ReadResult(
             region, log.high_watermark, log.last_stable_offset, log.log_start_offset, None
         )
@@ -450,3 +419,12 @@ class Partition:
         self._acks_all.refuse_all(error)
         for listener in tuple(self._listeners):
             listener.progressed(self, 0)
+
+
+def _compression_level(config: TopicConfig) -> int | None:
+    """The level for a compression.type that the broker applies itself; None where it has none."""
+    return {
+        "gzip": config.compression_gzip_level,
+        "lz4": config.compression_lz4_level,
+        "zstd": config.compression_zstd_level,
+    }.get(config.compression_type)

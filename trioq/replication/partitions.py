@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import structlog
-
+from trioq import logs
 from trioq.config import BrokerConfig, TopicConfig
 from trioq.errors import ConfigError, KafkaStorageError
+from trioq.metastore.image import changed_topics
 from trioq.replication.partition import Partition
 from trioq.types import TopicId, TopicPartition
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from trioq.metastore.image import ClusterImage, TopicImage
     from trioq.storage.log_dirs import LogDirs
 
-log = structlog.get_logger(__name__)
+log = logs.get_logger(__name__)
 
 
 class Partitions:
@@ -26,13 +26,12 @@ class Partitions:
     on the hot path: two dictionary reads.
     """
 
-    __slots__ = ("_by_id", "_by_topic", "_config", "_image", "_local_id", "_log_dirs")
+    __slots__ = ("_by_id", "_by_topic", "_config", "_local_id", "_log_dirs")
 
     def __init__(self, log_dirs: LogDirs, config: BrokerConfig) -> None:
         self._log_dirs = log_dirs
         self._config = config
         self._local_id = config.node_id
-        self._image: ClusterImage | None = None
         self._by_topic: dict[str, dict[int, Partition]] = {}
         self._by_id: dict[TopicId, dict[int, Partition]] = {}
 
@@ -53,30 +52,29 @@ class Partitions:
     def __len__(self) -> int:
         return sum(map(len, self._by_topic.values()))
 
-    def apply_image(self, image: ClusterImage) -> None:
-        """Host what `image` assigns to this broker, drop what it no longer does.
+    def apply_image(self, before: ClusterImage, after: ClusterImage) -> None:
+        """Host what `after` assigns to this broker, drop what it no longer does.
 
-        Costs in proportion to the topics that changed: unchanged TopicImage objects are
-        the same object in both images.
+        Costs in proportion to the topics that changed. Does not raise: a partition whose log
+        cannot be used is logged and answered with KAFKA_STORAGE_ERROR.
         """
-        old, self._image = self._image, image
-        old_topics = {} if old is None else old.topics
-        broker_config_changed = old is not None and old.broker_configs != image.broker_configs
-        for name, topic in old_topics.items():
-            current = image.topics.get(name)
-            if current is None or current.topic_id != topic.topic_id:
-                self._drop_topic(topic)
-        for name, topic in image.topics.items():
-            if broker_config_changed or old_topics.get(name) is not topic:
-                self._follow_topic(topic)
+        for old, new in changed_topics(before, after):
+            if new is None:
+                if old is not None:
+                    self._drop_topic(old)
+            else:
+                self._follow_topic(new)
 
-    def use_config(self, config: BrokerConfig) -> None:
-        """Take changed broker defaults; the next `apply_image` hands them to the topics."""
+    def use_config(self, config: BrokerConfig, image: ClusterImage) -> None:
+        """Take changed broker defaults, also for the topics hosted already."""
         self._config = config
+        for topic in image.topics.values():
+            self._follow_topic(topic)
 
     def _follow_topic(self, topic: TopicImage) -> None:
         config = self._topic_config(topic)
-        hosted = self._by_topic.setdefault(topic.name, {})
+        hosted = self._by_id.setdefault(topic.topic_id, {})
+        self._by_topic[topic.name] = hosted
         for number, state in enumerate(topic.partitions):
             partition = hosted.get(number)
             if self._local_id not in state.replicas:
@@ -86,11 +84,16 @@ class Partitions:
                 if partition is None:
                     continue
                 hosted[number] = partition
-            elif partition.config is not config:
-                partition.apply_config(config)
-                partition.log.apply_config(config)
-            partition.apply_state(state)
-        self._by_id[topic.topic_id] = hosted
+            else:
+                partition.apply_config(config, self._config)
+            try:
+                partition.apply_state(state)
+            except KafkaStorageError as error:
+                log.error(
+                    "partition_offline",
+                    partition=str(partition.topic_partition),
+                    reason=str(error),
+                )
 
     def _host(self, topic: TopicImage, number: int, config: TopicConfig) -> Partition | None:
         topic_partition = TopicPartition(topic.name, number)
@@ -99,7 +102,7 @@ class Partitions:
         except KafkaStorageError as error:
             log.error("partition_offline", partition=str(topic_partition), reason=str(error))
             return None
-        return Partition(topic_partition, topic.topic_id, partition_log, config, self._local_id)
+        return Partition(topic_partition, topic.topic_id, partition_log, config, self._config)
 
     def _topic_config(self, topic: TopicImage) -> TopicConfig:
         try:
@@ -112,7 +115,10 @@ class Partitions:
             return TopicConfig.of(self._config, {})
 
     def _drop_topic(self, topic: TopicImage) -> None:
-        self._by_id.pop(topic.topic_id, None)
-        for partition in self._by_topic.pop(topic.name, {}).values():
+        hosted = self._by_id.pop(topic.topic_id, {})
+        # A topic of the same name may have been created in the meantime.
+        if self._by_topic.get(topic.name) is hosted:
+            del self._by_topic[topic.name]
+        for partition in hosted.values():
             partition.close()
             self._log_dirs.delete(partition.topic_partition, topic.topic_id)

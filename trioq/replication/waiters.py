@@ -37,7 +37,8 @@ class ProgressListener(Protocol):
 
     def progressed(self, partition: Partition, new_bytes: int) -> None:
         """`new_bytes` (an estimate) more can be read, or 0 when the partition's state
-        changed so that a fetch should answer at once (leadership, failure, deletion)."""
+        changed so that a fetch should answer at once (leadership, failure, deletion).
+        """
         ...
 
 

@@ -39,10 +39,10 @@ class FollowedPartition:
         "max_bytes",
         "number",
         "partition",
-        "topic",
-        "topic_id",
         "told_high_watermark",
         "told_log_start_offset",
+        "topic",
+        "topic_id",
     )
 
     def __init__(
@@ -132,7 +132,8 @@ class FetchSession:
 
     def looked_at(self, followed: FollowedPartition, *, again: bool) -> None:
         """A fetch has read `followed`; `again`: it has its next turn after the others, with
-        the next fetch (it had data or an error), else it waits for progress."""
+        the next fetch (it had data or an error), else it waits for progress.
+        """
         key = self._key(followed)
         if not again:
             self.ready.pop(key, None)

@@ -24,11 +24,11 @@ from trioq.errors import (
 )
 from trioq.server.handlers.partition_lookup import require_partition
 from trioq.wire.messages.list_offsets import (
-    ListOffsetsPartition,
-    ListOffsetsPartitionResponse,
     ListOffsetsRequest,
+    ListOffsetsRequestPartition,
     ListOffsetsResponse,
-    ListOffsetsTopicResponse,
+    ListOffsetsResponsePartition,
+    ListOffsetsResponseTopic,
 )
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def handle_list_offsets(
     read_committed = message.isolation_level == 1
     return ListOffsetsResponse(
         topics=[
-            ListOffsetsTopicResponse(
+            ListOffsetsResponseTopic(
                 name=topic.name,
                 partitions=[
                     _look_up(ctx, version, topic.name, asked, read_committed=read_committed)
@@ -65,9 +65,14 @@ def handle_list_offsets(
 
 
 def _look_up(
-    ctx: Context, version: int, topic: str, asked: ListOffsetsPartition, *, read_committed: bool
-) -> ListOffsetsPartitionResponse:
-    answer = ListOffsetsPartitionResponse(partition_index=asked.partition_index)
+    ctx: Context,
+    version: int,
+    topic: str,
+    asked: ListOffsetsRequestPartition,
+    *,
+    read_committed: bool,
+) -> ListOffsetsResponsePartition:
+    answer = ListOffsetsResponsePartition(partition_index=asked.partition_index)
     try:
         partition = require_partition(ctx, topic, asked.partition_index)
         partition.check_epoch(asked.current_leader_epoch)
@@ -93,8 +98,8 @@ def _find(
         timestamp == EARLIEST_LOCAL and version >= FIRST_VERSION_WITH_EARLIEST_LOCAL
     ):
         start = log.log_start_offset
-        epoch = log.epoch_for_offset(start)
-        return start, -1, partition.leader_epoch if epoch is None else epoch
+        epoch = log.epochs.epoch_for_offset(start)
+        return start, -1, partition.leader_epoch if epoch < 0 else epoch
     end = partition.latest_offset(read_committed=read_committed)
     if timestamp == MAX_TIMESTAMP and version >= FIRST_VERSION_WITH_MAX_TIMESTAMP:
         found = log.max_timestamp(end)

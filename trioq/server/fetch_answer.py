@@ -1,0 +1,184 @@
+"""Reading for a fetch: from followed partitions to one FetchResponse."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trioq.errors import FencedLeaderEpoch, KafkaError, NotLeaderOrFollower
+from trioq.server.handlers.partition_lookup import require_partition, require_partition_by_id
+from trioq.types import ZERO_TOPIC_ID, FileRegion, TopicId
+from trioq.wire.messages.fetch import (
+    FetchResponse,
+    FetchResponseCurrentLeader,
+    FetchResponseDivergingEpoch,
+    FetchResponseNodeEndpoint,
+    FetchResponsePartition,
+    FetchResponseTopic,
+)
+
+if TYPE_CHECKING:
+    from trioq.replication.partition import Partition
+    from trioq.server.context import Context, Request
+    from trioq.server.fetch_sessions import FollowedPartition
+
+LEADER_CHANGES = (NotLeaderOrFollower.code, FencedLeaderEpoch.code)
+
+
+class FetchAnswer:
+    """An answer in the making: bytes so far, what is left of max_bytes, topics in order.
+
+    Owns the file regions it has read until `response` hands them to the response, whose
+    sender releases them, or `release` gives them back.
+    """
+
+    __slots__ = (
+        "_ctx",
+        "_is_incremental",
+        "_left_bytes",
+        "_now_leaders",
+        "_read_committed",
+        "_regions",
+        "_request",
+        "_session_id",
+        "_told",
+        "_topics",
+        "is_final",
+        "partition",
+        "total_bytes",
+    )
+
+    def __init__(
+        self,
+        ctx: Context,
+        request: Request,
+        *,
+        session_id: int,
+        max_bytes: int,
+        read_committed: bool,
+        is_incremental: bool,
+    ) -> None:
+        self._ctx = ctx
+        self._request = request
+        self._session_id = session_id
+        self._left_bytes = max_bytes
+        self._read_committed = read_committed
+        self._is_incremental = is_incremental
+        self._topics: dict[TopicId | str, FetchResponseTopic] = {}
+        self._regions: list[FileRegion] = []
+        self._now_leaders: set[int] = set()
+        self._told: list[tuple[FollowedPartition, int, int]] = []
+        self.total_bytes = 0
+        self.is_final = False
+        """True if the answer must not wait: an error or a diverging epoch is in it."""
+
+        self.partition: Partition | None = None
+        """Where the last `read` read from; None if it is not hosted here."""
+
+    def read(self, followed: FollowedPartition) -> bool:
+        """Read one partition into the answer.
+
+        Returns:
+            True if the partition is to be looked at again with the session's next fetch
+            (it had data, or an error), False if it is read to its end.
+        """
+        self.partition = None
+        answer = FetchResponsePartition(partition_index=followed.number)
+        try:
+            partition = self._resolve(followed)
+            self.partition = followed.partition = partition
+            found = partition.read(
+                followed.fetch_offset,
+                min(followed.max_bytes, self._left_bytes),
+                min_one_batch=self.total_bytes == 0,
+                read_committed=self._read_committed,
+                current_leader_epoch=followed.current_leader_epoch,
+                last_fetched_epoch=followed.last_fetched_epoch,
+            )
+        except KafkaError as error:
+            self.is_final = True
+            self._add(followed, self._failed(answer, followed, error.code))
+            return True
+        answer.high_watermark = found.high_watermark
+        answer.last_stable_offset = found.last_stable_offset
+        answer.log_start_offset = found.log_start_offset
+        if not self._read_committed:
+            answer.aborted_transactions = None
+        region = found.region
+        if region is not None:
+            answer.records = region
+            self._regions.append(region)
+            self.total_bytes += region.length
+            self._left_bytes = max(0, self._left_bytes - region.length)
+        elif found.diverging is not None:
+            self.is_final = True
+            epoch, end_offset = found.diverging
+            answer.diverging_epoch = FetchResponseDivergingEpoch(epoch=epoch, end_offset=end_offset)
+        else:
+            answer.records = b""
+            if self._is_incremental and (
+                followed.told_high_watermark == found.high_watermark
+                and followed.told_log_start_offset == found.log_start_offset
+            ):
+                return followed.fetch_offset < found.high_watermark
+        self._told.append((followed, found.high_watermark, found.log_start_offset))
+        self._add(followed, answer)
+        return followed.fetch_offset < found.high_watermark or self.is_final
+
+    def response(self) -> FetchResponse:
+        """The response; the regions in it are now its sender's."""
+        for followed, high_watermark, log_start_offset in self._told:
+            followed.told_high_watermark = high_watermark
+            followed.told_log_start_offset = log_start_offset
+        return FetchResponse(
+            session_id=self._session_id,
+            responses=list(self._topics.values()),
+            node_endpoints=self._endpoints() if self._now_leaders else [],
+        )
+
+    def release(self) -> None:
+        """Give up the answer: what was read goes back."""
+        for region in self._regions:
+            region.file.release()
+        self._regions.clear()
+
+    def _resolve(self, followed: FollowedPartition) -> Partition:
+        if followed.topic_id != ZERO_TOPIC_ID:
+            return require_partition_by_id(self._ctx, followed.topic_id, followed.number)
+        return require_partition(self._ctx, followed.topic, followed.number)
+
+    def _add(self, followed: FollowedPartition, answer: FetchResponsePartition) -> None:
+        key = followed.topic if followed.topic_id == ZERO_TOPIC_ID else followed.topic_id
+        topic = self._topics.get(key)
+        if topic is None:
+            topic = FetchResponseTopic(topic=followed.topic, topic_id=followed.topic_id)
+            self._topics[key] = topic
+        topic.partitions.append(answer)
+
+    def _failed(
+        self, answer: FetchResponsePartition, followed: FollowedPartition, code: int
+    ) -> FetchResponsePartition:
+        answer.error_code = code
+        answer.high_watermark = -1
+        answer.records = b""
+        if code in LEADER_CHANGES and self._request.api_version >= 12:
+            topic = self._ctx.image.topics.get(followed.topic)
+            if topic is not None and followed.number < len(topic.partitions):
+                state = topic.partitions[followed.number]
+                answer.current_leader = FetchResponseCurrentLeader(
+                    leader_id=state.leader, leader_epoch=state.leader_epoch
+                )
+                self._now_leaders.add(state.leader)
+        return answer
+
+    def _endpoints(self) -> list[FetchResponseNodeEndpoint]:
+        endpoints = []
+        for broker_id in sorted(self._now_leaders):
+            broker = self._ctx.image.brokers.get(broker_id)
+            address = broker and broker.endpoints.get(self._request.connection.listener_name)
+            if broker and address:
+                endpoints.append(
+                    FetchResponseNodeEndpoint(
+                        node_id=broker_id, host=address[0], port=address[1], rack=broker.rack
+                    )
+                )
+        return endpoints

@@ -1,0 +1,227 @@
+"""Produce (key 0), versions 3-11 (0-2 are advertised for old clients' sake and refused).
+
+Behaviour:
+- one v2 batch per partition; header, lengths, CRC and sequence are always checked, the
+  records of uncompressed batches too, those of compressed ones with
+  produce.batch.validation=strict
+- acks=1 is answered when the batch is written (synced with flush.policy=commit), acks=-1 when
+  every in-sync replica has it, acks=0 not at all: an error then closes the connection
+- a duplicate of one of a producer's last five batches is answered with its first offsets
+  (KIP-98)
+- each partition succeeds or fails for itself
+
+Version notes: 5 log_start_offset; 7 zstd; 8 error_message (KIP-467); 9 flexible; 10
+current_leader and node_endpoints (KIP-951); 11 as 10 for a broker without transactions.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, cast
+
+import trio
+
+from trioq.errors import (
+    InvalidRecord,
+    InvalidRequiredAcks,
+    KafkaError,
+    RequestTimedOut,
+    UnsupportedCompressionType,
+)
+from trioq.record.compression import Codec
+from trioq.server.handlers.partition_lookup import require_partition
+from trioq.wire.messages.produce import (
+    ProduceRequest,
+    ProduceResponse,
+    ProduceResponsePartition,
+    ProduceResponseTopic,
+)
+
+if TYPE_CHECKING:
+    from trioq._native.batch import BatchHeader
+    from trioq.replication.partition import Partition
+    from trioq.server.context import Context, Request
+    from trioq.server.deadlines import Deadline
+    from trioq.server.slot import Slot
+
+FIRST_VERSION_WITH_ZSTD = 7
+ACKS_NONE = 0
+ACKS_ALL = -1
+
+
+def handle_produce(ctx: Context, request: Request, slot: Slot) -> None:
+    """Stage 1: check and stage every batch; the slot is completed when they are safe."""
+    message = request.decode(ProduceRequest)
+    produce = _Produce(ctx, slot, message)
+    if message.acks not in (ACKS_ALL, ACKS_NONE, 1):
+        produce.refuse_everything(InvalidRequiredAcks)
+        return
+    to_prepare: list[tuple[ProduceResponsePartition, Partition, bytes]] = []
+    now_ms = ctx.clock.now_ms()
+    for topic in message.topic_data:
+        answers = produce.add_topic(topic.name)
+        for data in topic.partition_data:
+            answer = ProduceResponsePartition(index=data.index, base_offset=-1)
+            answers.append(answer)
+            records = cast("memoryview | None", data.records)  # decoding borrows
+            try:
+                partition = require_partition(ctx, topic.name, data.index)
+                if not records:
+                    raise InvalidRecord("the request holds no batch for this partition")
+                header = partition.check_batch(records)
+                if header.codec == Codec.ZSTD and request.api_version < FIRST_VERSION_WITH_ZSTD:
+                    raise UnsupportedCompressionType("zstd needs Produce version 7")
+                if partition.must_prepare(header):
+                    # The receive buffer is another's after this pass.
+                    to_prepare.append((answer, partition, bytes(records)))
+                else:
+                    produce.append(answer, partition, records, header, now_ms)
+            except KafkaError as error:
+                produce.refuse(answer, error)
+    if to_prepare:
+        request.start_task(partial(_append_prepared, produce, to_prepare))
+    else:
+        produce.staged()
+
+
+async def _append_prepared(
+    produce: _Produce, batches: list[tuple[ProduceResponsePartition, Partition, bytes]]
+) -> None:
+    """Decompress or recompress in a worker thread, then stage.
+
+    A barrier: later requests of the connection wait, so its batches keep their order.
+    """
+    for answer, partition, batch in batches:
+        try:
+            prepared = await trio.to_thread.run_sync(partition.prepare, batch)
+            view = memoryview(prepared)
+            header = partition.check_batch(view)
+            produce.append(answer, partition, view, header, produce.ctx.clock.now_ms())
+        except KafkaError as error:
+            produce.refuse(answer, error)
+    produce.staged()
+    produce.ctx.log_dirs.end_pass()
+
+
+class _Produce:
+    """One produce request under way: its answer and what it still waits for.
+
+    An AckWaiter: `index` is the position in `_answers`. Completed exactly once, when the
+    last batch is acknowledged or refused, or by its deadline (acks=-1).
+    """
+
+    __slots__ = (
+        "_acks",
+        "_answers",
+        "_deadline",
+        "_is_staged",
+        "_message",
+        "_outstanding",
+        "_slot",
+        "_topics",
+        "ctx",
+    )
+
+    def __init__(self, ctx: Context, slot: Slot, message: ProduceRequest) -> None:
+        self.ctx = ctx
+        self._slot = slot
+        self._message = message
+        self._acks = message.acks
+        self._topics: list[ProduceResponseTopic] = []
+        self._answers: list[ProduceResponsePartition | None] = []
+        self._outstanding = 0
+        self._is_staged = False
+        self._deadline: Deadline | None = None
+
+    def add_topic(self, name: str) -> list[ProduceResponsePartition]:
+        """The list that takes the answers of a topic's partitions."""
+        topic = ProduceResponseTopic(name=name, partition_responses=[])
+        self._topics.append(topic)
+        return topic.partition_responses
+
+    def refuse_everything(self, error: type[KafkaError]) -> None:
+        """Answer every partition of the request with `error`."""
+        for topic in self._message.topic_data:
+            answers = self.add_topic(topic.name)
+            for data in topic.partition_data:
+                answer = ProduceResponsePartition(index=data.index, base_offset=-1)
+                answers.append(answer)
+                self.refuse(answer, error())
+        self.staged()
+
+    def refuse(self, answer: ProduceResponsePartition, error: KafkaError) -> None:
+        """Answer one partition with `error`; nothing of it was appended."""
+        answer.error_code = error.code
+        answer.error_message = str(error)
+        if self._acks == ACKS_NONE:
+            self._slot.close(f"produce with acks=0 failed: {error.kafka_name}: {error}")
+
+    def append(
+        self,
+        answer: ProduceResponsePartition,
+        partition: Partition,
+        batch: memoryview,
+        header: BatchHeader,
+        now_ms: int,
+    ) -> None:
+        """Stage one checked batch and wait for it."""
+        acks = self._acks
+        appended = partition.append_as_leader(batch, header, acks=acks, now_ms=now_ms)
+        answer.base_offset = appended.base_offset
+        answer.log_append_time_ms = appended.append_time_ms
+        answer.log_start_offset = appended.log_start_offset
+        index = len(self._answers)
+        self._answers.append(answer)
+        self._outstanding += 1
+        if acks == ACKS_ALL and self._deadline is None and partition.acks_take_long:
+            self._deadline = self.ctx.deadlines.add(
+                self.ctx.clock.monotonic_s() + max(0, self._message.timeout_ms) / 1000,
+                self._timed_out,
+            )
+        partition.await_acks(appended.last_offset + 1, acks, self, index)
+
+    def staged(self) -> None:
+        """Everything that can be staged is: complete as soon as nothing is outstanding."""
+        self._is_staged = True
+        if self._acks == ACKS_NONE:
+            self._slot.discard()
+        elif not self._outstanding:
+            self._complete()
+
+    def acknowledged(self, index: int) -> None:
+        """See trioq.replication.waiters.AckWaiter."""
+        self._settle(index)
+
+    def refused(self, index: int, error: type[KafkaError]) -> None:
+        """See trioq.replication.waiters.AckWaiter."""
+        answer = self._answers[index]
+        if answer is not None:
+            answer.base_offset = -1
+            self.refuse(answer, error())
+        self._settle(index)
+
+    def _settle(self, index: int) -> None:
+        if self._answers[index] is None:
+            return  # its request has timed out
+        self._answers[index] = None
+        self._outstanding -= 1
+        if self._is_staged and not self._outstanding:
+            self._complete()
+
+    def _timed_out(self) -> None:
+        for index, answer in enumerate(self._answers):
+            if answer is not None:
+                answer.base_offset = -1
+                answer.error_code = RequestTimedOut.code
+                self._answers[index] = None
+        self._outstanding = 0
+        self._deadline = None
+        if self._is_staged:
+            self._complete()
+
+    def _complete(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        if self._acks != ACKS_NONE:
+            self._slot.complete(ProduceResponse(responses=self._topics))
