@@ -27,8 +27,8 @@ _PREFIX: Final = f"{layout.FEED_ENTRIES}/e-"
 def with_entry(operations: Sequence[store.Operation]) -> list[store.Operation]:
     """`operations`, and the creation of the feed entry that tells of them, if any must.
 
-    What they set, delete or create in the image must be by expected version. Raises
-    TooLarge when the entry exceeds MAX_ENTRY_BYTES; ValueError for ANY_VERSION.
+    What they set in the image must be by expected version, which tells the new one. Raises
+    TooLarge when the entry exceeds MAX_ENTRY_BYTES; ValueError for a Set of ANY_VERSION.
     """
     changes = [_encode(op) for op in operations if is_in_image(op.path)]
     told = [change for change in changes if change]
@@ -70,10 +70,10 @@ def _encode(operation: store.Operation) -> bytes:
     path = layout.encode_json(operation.path).encode()
     if isinstance(operation, store.Create):
         return b"[%b,0,%b]" % (path, operation.value)
-    if operation.version == store.ANY_VERSION:
-        raise ValueError(f"{operation.path}: the feed needs the expected version")
     if isinstance(operation, store.Delete):
         return b"[%b,%d,null]" % (path, operation.version)
+    if operation.version == store.ANY_VERSION:
+        raise ValueError(f"{operation.path}: the feed needs the expected version")
     return b"[%b,%d,%b]" % (path, operation.version + 1, operation.value)
 
 
@@ -81,10 +81,28 @@ def _sequence(name: str) -> int:
     return int(name[2:])
 
 
-async def trim(metastore: store.Metastore, *, kept: int = KEPT_ENTRIES) -> int:
+async def last_sequence(metastore: store.Metastore) -> int:
+    """The sequence of the newest entry, trimmed or not; -1 before the first."""
+    names = await metastore.children(layout.FEED_ENTRIES)
+    return _sequence(names[-1]) if names else await _trimmed_sequence(metastore)
+
+
+async def _trimmed_sequence(metastore: store.Metastore) -> int:
+    node = await metastore.get(layout.FEED_FLOOR)
+    data = layout.decode_json(layout.FEED_FLOOR, node.value)
+    return layout.FeedFloor.of(data).trimmed_sequence
+
+
+async def trim(
+    metastore: store.Metastore,
+    *,
+    fence: Sequence[store.Check] = (),
+    kept: int = KEPT_ENTRIES,
+) -> int:
     """Delete the oldest entries beyond `kept`, raising the floor with them; how many.
 
-    Called by the controller only. Cancelled: some are gone, the floor is right.
+    Does nothing while they are few. `fence` is checked with each multi: only the
+    controller trims. Cancelled: some are gone, and the floor is right.
     """
     names = await metastore.children(layout.FEED_ENTRIES)
     trimmed = 0
@@ -96,6 +114,7 @@ async def trim(metastore: store.Metastore, *, kept: int = KEPT_ENTRIES) -> int:
         value = layout.FeedFloor(_sequence(oldest[-1])).encode()
         await metastore.multi(
             [
+                *fence,
                 store.Set(layout.FEED_FLOOR, value, floor.version),
                 *(store.Delete(f"{layout.FEED_ENTRIES}/{name}", 0) for name in oldest),
             ]
@@ -155,7 +174,7 @@ class ImageFollower:
 
     async def _read_image(self) -> ClusterImage | None:
         """The image read in bulk; None when the feed was trimmed or reset meanwhile."""
-        position = await self._last_sequence()
+        position = await last_sequence(self._metastore)
         brokers = await self._read_brokers()
         tree: dict[str, store.Node] = {}
         for top in (layout.TOPIC_IDS, layout.BROKER_CONFIGS, layout.CLUSTER):
@@ -197,22 +216,12 @@ class ImageFollower:
         if self._coalesce_s:
             await trio.sleep(self._coalesce_s * (1 + random.random()))  # noqa: S311
 
-    async def _last_sequence(self) -> int:
-        floor = await self._floor()
-        names = await self._metastore.children(layout.FEED_ENTRIES)
-        return max(floor, _sequence(names[-1])) if names else floor
-
-    async def _floor(self) -> int:
-        node = await self._metastore.get(layout.FEED_FLOOR)
-        data = layout.decode_json(layout.FEED_FLOOR, node.value)
-        return layout.FeedFloor.of(data).trimmed_sequence
-
     async def _read_entries(self, position: int) -> list[FeedEntry] | None:
         """The entries after `position`, or None when they must be replaced by a load."""
         names = await self._metastore.children(layout.FEED_ENTRIES)
         new = [name for name in names if _sequence(name) > position]
         nodes = await self._metastore.get_many([f"{layout.FEED_ENTRIES}/{name}" for name in new])
-        if await self._floor() > position:
+        if await _trimmed_sequence(self._metastore) > position:
             return None
         entries: list[FeedEntry] = []
         for name, node in zip(new, nodes, strict=True):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 from trioq.metastore import layout
 from trioq.metastore.layout import CorruptNode, PartitionState, TopicNode
@@ -68,19 +68,22 @@ class _Parts:
         self.version = -1
         self.states: dict[int, PartitionState] = {}
 
-    def is_live(self) -> bool:
-        node = self.node
-        return (
-            node is not None
-            and node.live
-            and all(number in self.states for number in range(node.partitions))
-        )
+    def image(self, topic_id: TopicId) -> TopicImage | None:
+        """The topic, if it is live and all its partitions are there."""
+        node, states = self.node, self.states
+        if node is None or not node.live or len(states) < node.partitions:
+            return None
+        partitions = tuple(map(states.get, range(node.partitions)))
+        if None in partitions:
+            return None
+        whole = cast("tuple[PartitionState, ...]", partitions)
+        return TopicImage(node.name, topic_id, whole, node.config, self.version)
 
-    def spare(self) -> bool:
-        """Whether there is anything that the topic's image does not hold."""
-        if self.node is None or not self.is_live():
+    def exceed(self, topic: TopicImage | None) -> bool:
+        """Whether there is anything here that `topic`, the image of it, does not hold."""
+        if topic is None:
             return self.node is not None or bool(self.states)
-        return len(self.states) > self.node.partitions
+        return len(self.states) > len(topic.partitions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +132,10 @@ class ClusterImage:
         builder = _Builder(self)
         builder.put_entries(entries)
         return builder.finish()
+
+    def broker_config_version(self, name: str) -> int | None:
+        """The version of the node that holds `broker_configs[name]`; None if there is none."""
+        return self._config_versions.get(name)
 
     def with_brokers(self, brokers: Mapping[int, BrokerImage]) -> ClusterImage:
         """The same image with another set of live brokers."""
@@ -252,25 +259,12 @@ class _Builder:
                 if old is not None and topics.get(old.name) is old:
                     del topics[old.name]
             for topic_id, parts in self._touched.items():
-                if parts.spare():
+                topic = parts.image(topic_id)
+                if topic is not None:
+                    topics[topic.name] = by_id[topic_id] = topic
+                if parts.exceed(topic):
                     drafts[topic_id] = parts
                 else:
                     drafts.pop(topic_id, None)
-                if parts.is_live():
-                    topic = _topic_image(topic_id, parts)
-                    topics[topic.name] = by_id[topic_id] = topic
             self._other |= {"topics": topics, "topics_by_id": by_id, "_drafts": drafts}
         return replace(image, position=self._position, **self._other)
-
-
-def _topic_image(topic_id: TopicId, parts: _Parts) -> TopicImage:
-    node = parts.node
-    assert node is not None
-    states = parts.states
-    return TopicImage(
-        node.name,
-        topic_id,
-        tuple(states[number] for number in range(node.partitions)),
-        node.config,
-        parts.version,
-    )
