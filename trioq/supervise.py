@@ -7,13 +7,13 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-import structlog
 import trio
 
+from trioq import logs
 from trioq.clock import Clock, SystemClock
 from trioq.errors import BrokerBug
 
-_log = structlog.get_logger("trioq.supervise")
+_log = logs.get_logger("trioq.supervise")
 
 
 @dataclass(frozen=True, slots=True)

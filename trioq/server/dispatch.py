@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-import structlog
-
+from trioq import logs
 from trioq.errors import BrokerBug, ProtocolViolation, UnknownServerError
 from trioq.server.context import Request
 from trioq.server.handlers.registry import Kind
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from trioq.server.handlers.registry import Api
     from trioq.server.limits import Limits
 
-_log = structlog.get_logger("trioq.server")
+_log = logs.get_logger("trioq.server")
 
 
 class Dispatcher:

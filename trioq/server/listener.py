@@ -7,9 +7,9 @@ import os
 import socket
 from typing import TYPE_CHECKING, Final
 
-import structlog
 import trio
 
+from trioq import logs
 from trioq.config import format_address
 from trioq.errors import StartupError
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from trioq.config import Listener
 
-_log = structlog.get_logger("trioq.server")
+_log = logs.get_logger("trioq.server")
 
 BACKLOG: Final = 1024
 _ACCEPTS_PER_TURN: Final = 64

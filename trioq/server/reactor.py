@@ -6,9 +6,9 @@ from collections import Counter, deque
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
-import structlog
 import trio
 
+from trioq import logs
 from trioq._native.frames import LENGTH_BYTES, split
 from trioq.errors import ProtocolViolation
 from trioq.net.egress import ColdRange, SendState, read_ahead
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from trioq.server.handlers.registry import Api
     from trioq.server.limits import Limits
 
-_log = structlog.get_logger("trioq.server")
+_log = logs.get_logger("trioq.server")
 
 PASS_S: Final = 0.001
 """Time after which a pass stops taking up connections; the rest is first in the next."""

@@ -6,9 +6,9 @@ import socket
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
-import structlog
 import trio
 
+from trioq import logs
 from trioq.config import format_address
 from trioq.server.connection import Connection, Ending
 from trioq.server.handlers.registry import Api, served_apis
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from trioq.config import Listener
     from trioq.server.context import Context
 
-_log = structlog.get_logger("trioq.server")
+_log = logs.get_logger("trioq.server")
 
 _CANCELLED_AT_ONCE: Final = 100
 _REFUSALS_LOGGED_EACH_S: Final = 10.0

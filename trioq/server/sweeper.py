@@ -8,9 +8,9 @@ import sys
 import termios
 from typing import TYPE_CHECKING, Final
 
-import structlog
 import trio
 
+from trioq import logs
 from trioq.net.egress import SendState
 from trioq.server.connection import MUTED_UNDISPATCHED, Connection, Ending
 from trioq.server.reactor import STALL_S
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from trioq.server.limits import Limits
     from trioq.server.reactor import Reactor
 
-_log = structlog.get_logger("trioq.server")
+_log = logs.get_logger("trioq.server")
 
 SWEEP_S: Final = 1.0
 _AT_ONCE: Final = 500  # connections looked at before others get a turn
