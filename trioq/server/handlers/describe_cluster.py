@@ -25,16 +25,15 @@ from trioq.wire.messages.describe_cluster import (
 
 if TYPE_CHECKING:
     from trioq.server.context import Context, Request
-    from trioq.server.slot import Slot
 
 BROKERS = 1
 CONTROLLERS = 2
 
 
-def handle_describe_cluster(ctx: Context, request: Request, slot: Slot) -> DescribeClusterResponse:
+def handle_describe_cluster(
+    ctx: Context, request: Request, message: DescribeClusterRequest
+) -> DescribeClusterResponse:
     """Answer from the image."""
-    del slot  # answered at once
-    message = request.decode(DescribeClusterRequest)
     if message.endpoint_type != BROKERS:
         error: KafkaError = UnsupportedEndpointType(f"endpoint type {message.endpoint_type}")
         if message.endpoint_type == CONTROLLERS:

@@ -37,15 +37,14 @@ from trioq.wire.messages.describe_configs import (
 
 if TYPE_CHECKING:
     from trioq.server.context import Context, Request
-    from trioq.server.slot import Slot
 
 ALL_BROKERS = ""
 
 
-def handle_describe_configs(ctx: Context, request: Request, slot: Slot) -> DescribeConfigsResponse:
+def handle_describe_configs(
+    ctx: Context, _request: Request, message: DescribeConfigsRequest
+) -> DescribeConfigsResponse:
     """Answer from the image and the broker's configuration."""
-    del slot  # answered at once
-    message = request.decode(DescribeConfigsRequest)
     return DescribeConfigsResponse(
         results=[_describe(ctx, message, resource) for resource in message.resources]
     )

@@ -20,15 +20,12 @@ from trioq.wire.messages.describe_producers import (
 
 if TYPE_CHECKING:
     from trioq.server.context import Context, Request
-    from trioq.server.slot import Slot
 
 
 def handle_describe_producers(
-    ctx: Context, request: Request, slot: Slot
+    ctx: Context, _request: Request, message: DescribeProducersRequest
 ) -> DescribeProducersResponse:
     """Answer from the producer states, in memory."""
-    del slot  # answered at once
-    message = request.decode(DescribeProducersRequest)
     return DescribeProducersResponse(
         topics=[
             DescribeProducersResponseTopic(
@@ -46,6 +43,7 @@ def _describe(ctx: Context, topic: str, number: int) -> DescribeProducersRespons
         partition = require_partition(ctx, topic, number)
         if not partition.is_leader:
             raise NotLeaderOrFollower
+        producers = partition.log.producers.active_producers()
     except KafkaError as error:
         answer.error_code, answer.error_message = error.code, str(error)
         return answer
@@ -58,6 +56,6 @@ def _describe(ctx: Context, topic: str, number: int) -> DescribeProducersRespons
             coordinator_epoch=producer.coordinator_epoch,
             current_txn_start_offset=producer.current_txn_first_offset,
         )
-        for producer in partition.log.active_producers()
+        for producer in producers
     ]
     return answer

@@ -25,15 +25,12 @@ from trioq.wire.messages.describe_topic_partitions import (
 if TYPE_CHECKING:
     from trioq.metastore.image import ClusterImage, TopicImage
     from trioq.server.context import Context, Request
-    from trioq.server.slot import Slot
 
 
 def handle_describe_topic_partitions(
-    ctx: Context, request: Request, slot: Slot
+    ctx: Context, _request: Request, message: DescribeTopicPartitionsRequest
 ) -> DescribeTopicPartitionsResponse:
     """Answer one page from the image."""
-    del slot  # answered at once
-    message = request.decode(DescribeTopicPartitionsRequest)
     cursor = message.cursor
     if cursor is not None and cursor.partition_index < 0:
         return DescribeTopicPartitionsResponse(

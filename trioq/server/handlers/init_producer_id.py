@@ -18,8 +18,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import structlog
-
+from trioq import logs
 from trioq.errors import (
     CoordinatorNotAvailable,
     InvalidRequest,
@@ -31,7 +30,7 @@ from trioq.wire.messages.init_producer_id import InitProducerIdRequest, InitProd
 if TYPE_CHECKING:
     from trioq.server.context import Context, Request
 
-log = structlog.get_logger(__name__)
+log = logs.get_logger(__name__)
 
 NONE_GIVEN = -1
 
