@@ -163,7 +163,8 @@ def _unescape(text: str) -> str:
             return chr(int(escaped[1:], 16))
         return _PROPERTY_ESCAPES.get(escaped, escaped)
 
-    return _ESCAPED.sub(character, text)
+    units = _ESCAPED.sub(character, text)  # two escapes may be the halves of one character
+    return units.encode("utf-16-be", "surrogatepass").decode("utf-16-be", "replace")
 
 
 def _escape(text: str) -> str:
