@@ -28,7 +28,7 @@ _MAX_INT: Final = 2**31 - 1
 _LONGEST_NUMBER: Final = 20
 
 
-class CorruptCheckpoint(TrioqError):  # noqa: N818 - named as errors.py does
+class CorruptCheckpoint(TrioqError):
     """A checkpoint file is damaged; the message says where. What it held can be rebuilt."""
 
 

@@ -28,7 +28,7 @@ _PROPERTY: Final = re.compile(
 _ESCAPED: Final = re.compile(r"\\(u[0-9A-Fa-f]{4}|.)", re.DOTALL)
 
 
-class CorruptIdentity(TrioqError):  # noqa: N818 - named as errors.py does
+class CorruptIdentity(TrioqError):
     """`meta.properties` or `partition.metadata` cannot be read; the message names the file."""
 
 

@@ -27,7 +27,7 @@ HEADER_BYTES: Final = _PREFIX.size + _COUNT.size
 ENTRY_BYTES: Final = _ENTRY.size
 
 
-class CorruptSnapshot(TrioqError):  # noqa: N818 - named as errors.py does
+class CorruptSnapshot(TrioqError):
     """A producer snapshot is damaged: it is dropped, and the state rebuilt from the log."""
 
 

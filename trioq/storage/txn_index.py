@@ -18,7 +18,7 @@ ENTRY_BYTES: Final = 34
 VERSION: Final = 0
 
 
-class CorruptTransactionIndex(TrioqError):  # noqa: N818 - named as errors.py does
+class CorruptTransactionIndex(TrioqError):
     """A transaction index is damaged: it is rebuilt from the log."""
 
 
