@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Self, dataclass_transform
 from trioq.errors import ProtocolViolation
 from trioq.wire.decoder import Decoder, generate_decoder
 from trioq.wire.encoder import Encoder, generate_encoder
+from trioq.wire.hot import message_plan
 from trioq.wire.kinds import NEVER, ArrayOf, Field, Kind, Primitive, StructSchema
 from trioq.wire.primitives import EncodeError, Part
 
@@ -128,18 +129,23 @@ class Message(Struct):
 
     Declared with class keywords: `versions` are those that can be encoded and decoded
     (what is advertised is api_keys.py's business), `flexible` the first of them with
-    compact lengths and tagged fields.
+    compact lengths and tagged fields. A `hot` one has the native codec, the others have
+    generated Python code.
     """
 
     FIRST_VERSION: ClassVar[int]
     LAST_VERSION: ClassVar[int]
     FLEXIBLE_FROM: ClassVar[int]
+    _is_hot: ClassVar[bool]
     _decoders: ClassVar[dict[int, Decoder]]
     _encoders: ClassVar[dict[int, Encoder]]
 
-    def __init_subclass__(cls, *, versions: tuple[int, int], flexible: int = NEVER) -> None:
+    def __init_subclass__(
+        cls, *, versions: tuple[int, int], flexible: int = NEVER, hot: bool = False
+    ) -> None:
         cls.FIRST_VERSION, cls.LAST_VERSION = versions
         cls.FLEXIBLE_FROM = flexible
+        cls._is_hot = hot
         cls._decoders = {}
         cls._encoders = {}
 
@@ -162,7 +168,11 @@ class Message(Struct):
         if decoder is None:
             if not cls.FIRST_VERSION <= version <= cls.LAST_VERSION:
                 raise ProtocolViolation(f"{cls.__name__} has no version {version}")
-            decoder = generate_decoder(cls.SCHEMA, version, flexible=version >= cls.FLEXIBLE_FROM)
+            flexible = version >= cls.FLEXIBLE_FROM
+            if cls._is_hot:
+                decoder = message_plan(cls.SCHEMA, version, flexible=flexible).decode
+            else:
+                decoder = generate_decoder(cls.SCHEMA, version, flexible=flexible)
             cls._decoders[version] = decoder
         message: Self = decoder(buf, position, end)
         return message
@@ -183,7 +193,11 @@ class Message(Struct):
         if encoder is None:
             if not self.FIRST_VERSION <= version <= self.LAST_VERSION:
                 raise EncodeError(f"{type(self).__name__} has no version {version}")
-            encoder = generate_encoder(self.SCHEMA, version, flexible=version >= self.FLEXIBLE_FROM)
+            flexible = version >= self.FLEXIBLE_FROM
+            if self._is_hot:
+                encoder = message_plan(self.SCHEMA, version, flexible=flexible).encode
+            else:
+                encoder = generate_encoder(self.SCHEMA, version, flexible=flexible)
             self._encoders[version] = encoder
         encoder(self, out, parts)
 

@@ -40,7 +40,7 @@ class FetchRequestForgottenTopic(Struct):
     partitions: list[int] = wire(array(INT32), factory=list)
 
 
-class FetchRequest(Message, versions=(4, 16), flexible=12):
+class FetchRequest(Message, versions=(4, 16), flexible=12, hot=True):
     cluster_id: str | None = wire(STRING, default=None, since=12, nullable=0, tag=0, ignorable=True)
     replica_id: int = wire(INT32, default=-1, until=14)
     replica_state: FetchRequestReplicaState | None = wire(
@@ -114,7 +114,7 @@ class FetchResponseNodeEndpoint(Struct):
     rack: str | None = wire(STRING, default=None, nullable=0)
 
 
-class FetchResponse(Message, versions=(4, 16), flexible=12):
+class FetchResponse(Message, versions=(4, 16), flexible=12, hot=True):
     throttle_time_ms: int = wire(INT32, default=0)
     error_code: int = wire(INT16, default=0, since=7, ignorable=True)
     session_id: int = wire(INT32, default=0, since=7)

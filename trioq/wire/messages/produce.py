@@ -26,7 +26,7 @@ class ProduceRequestTopic(Struct):
     )
 
 
-class ProduceRequest(Message, versions=(3, 11), flexible=9):
+class ProduceRequest(Message, versions=(3, 11), flexible=9, hot=True):
     transactional_id: str | None = wire(STRING, default=None, nullable=0)
     acks: int = wire(INT16, default=0)
     timeout_ms: int = wire(INT32, default=0)
@@ -72,7 +72,7 @@ class ProduceResponseNodeEndpoint(Struct):
     rack: str | None = wire(STRING, default=None, nullable=0)
 
 
-class ProduceResponse(Message, versions=(3, 11), flexible=9):
+class ProduceResponse(Message, versions=(3, 11), flexible=9, hot=True):
     responses: list[ProduceResponseTopic] = wire(array(ProduceResponseTopic), factory=list)
     throttle_time_ms: int = wire(INT32, default=0)
     node_endpoints: list[ProduceResponseNodeEndpoint] = wire(
