@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 from trioq.errors import ConfigError
 
@@ -47,8 +47,7 @@ class Scope(IntEnum):
     BROKER = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Fallback:
+class Fallback(NamedTuple):
     """The broker key that gives a topic key its value while the topic does not set it."""
 
     broker_key: str
@@ -56,8 +55,7 @@ class Fallback:
     """What one unit of the broker key is in units of the topic key."""
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(NamedTuple):
     """One row of the table of keys.
 
     `minimum` and `maximum` are inclusive. `choices` limits a STRING, or each element of a
