@@ -59,7 +59,11 @@ class _Output:
 
 
 class Logger:
-    """Writes log lines with the fields bound to it; callable from any thread, never raises."""
+    """Writes log lines with the fields bound to it; callable from any thread, never raises.
+
+    The field `exc_info` is an exception, or True for the one being handled: its traceback is
+    logged.
+    """
 
     __slots__ = ("_fields",)
 
@@ -88,11 +92,17 @@ class Logger:
 
     def exception(self, event: str, /, **fields: object) -> None:
         """An error with the traceback of the exception being handled."""
-        self._log("error", event, {**fields, "traceback": traceback.format_exc().rstrip()})
+        self._log("error", event, {"exc_info": True, **fields})
 
     def _log(self, level: str, event: str, fields: dict[str, object]) -> None:
-        if LEVELS[level] >= _output.threshold:
-            _output.write(level, event, {**self._fields, **fields})
+        if LEVELS[level] < _output.threshold:
+            return
+        error = fields.pop("exc_info", None)
+        if isinstance(error, BaseException):
+            fields["traceback"] = "".join(traceback.format_exception(error)).rstrip()
+        elif error:
+            fields["traceback"] = traceback.format_exc().rstrip()
+        _output.write(level, event, {**self._fields, **fields})
 
 
 def get_logger(name: str) -> Logger:

@@ -82,6 +82,14 @@ def test_exceptions_carry_the_traceback(stream):
     assert "ValueError: broken" in record["traceback"]
 
 
+def test_an_exception_can_be_given(stream):
+    group = ExceptionGroup("both", [ValueError("one"), KeyError("two")])
+    logs.get_logger("m").error("it failed", exc_info=group)
+    record = json.loads(stream.getvalue())
+    assert "ValueError: one" in record["traceback"]
+    assert "exc_info" not in record
+
+
 def test_terminals_get_readable_lines_and_colours_where_wanted(monkeypatch):
     monkeypatch.delenv("NO_COLOR", raising=False)
     target = Terminal()
