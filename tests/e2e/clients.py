@@ -317,13 +317,18 @@ class Kcat:
     _HEAD = re.compile(rb"(\d+) (-?\d+) (-?\d+) (-?\d+) (.*)")
 
     @staticmethod
-    def run(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-        """Run kcat with these arguments; its exit code is the caller's to judge."""
+    def program() -> str:
+        """Path of kcat."""
         program = shutil.which("kcat")
         if program is None:
             pytest.skip("kcat is not installed; Debian has it in the package kcat")
+        return program
+
+    @classmethod
+    def run(cls, *arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        """Run kcat with these arguments; its exit code is the caller's to judge."""
         return subprocess.run(
-            [program, *arguments],
+            [cls.program(), *arguments],
             input=stdin,
             capture_output=True,
             timeout=TIMEOUT_S,
