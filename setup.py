@@ -48,7 +48,9 @@ def extension(source: Path) -> Extension:
     built = Extension(
         f"trioq._native.{source.stem}",
         [str(source), *([str(implementation)] if implementation.exists() else [])],
-        depends=[str(path) for pattern in ("*.pxd", "*.h") for path in sorted(NATIVE.glob(pattern))],
+        depends=[
+            str(path) for pattern in ("*.pxd", "*.h") for path in sorted(NATIVE.glob(pattern))
+        ],
         define_macros=[("CYTHON_TRACE", "1")] if DEBUG else [],
         extra_compile_args=compile_args,
         extra_link_args=link_args,

@@ -91,7 +91,9 @@ class CorruptMessage(KafkaError, code=2, retriable=True, kafka_name="CORRUPT_MES
     """A batch failed its CRC check, exceeds the valid size, or is otherwise corrupt."""
 
 
-class UnknownTopicOrPartition(KafkaError, code=3, retriable=True, kafka_name="UNKNOWN_TOPIC_OR_PARTITION"):
+class UnknownTopicOrPartition(
+    KafkaError, code=3, retriable=True, kafka_name="UNKNOWN_TOPIC_OR_PARTITION"
+):
     """This server does not host this topic-partition."""
 
 
@@ -135,11 +137,15 @@ class NetworkException(KafkaError, code=13, retriable=True, kafka_name="NETWORK_
     """The connection ended before a response was received."""
 
 
-class CoordinatorLoadInProgress(KafkaError, code=14, retriable=True, kafka_name="COORDINATOR_LOAD_IN_PROGRESS"):
+class CoordinatorLoadInProgress(
+    KafkaError, code=14, retriable=True, kafka_name="COORDINATOR_LOAD_IN_PROGRESS"
+):
     """The coordinator is loading and cannot answer yet."""
 
 
-class CoordinatorNotAvailable(KafkaError, code=15, retriable=True, kafka_name="COORDINATOR_NOT_AVAILABLE"):
+class CoordinatorNotAvailable(
+    KafkaError, code=15, retriable=True, kafka_name="COORDINATOR_NOT_AVAILABLE"
+):
     """The coordinator is not available."""
 
 
@@ -159,7 +165,9 @@ class NotEnoughReplicas(KafkaError, code=19, retriable=True, kafka_name="NOT_ENO
     """The in-sync replicas are fewer than min.insync.replicas; nothing was appended."""
 
 
-class NotEnoughReplicasAfterAppend(KafkaError, code=20, retriable=True, kafka_name="NOT_ENOUGH_REPLICAS_AFTER_APPEND"):
+class NotEnoughReplicasAfterAppend(
+    KafkaError, code=20, retriable=True, kafka_name="NOT_ENOUGH_REPLICAS_AFTER_APPEND"
+):
     """The batch was appended, but to fewer in-sync replicas than min.insync.replicas."""
 
 
@@ -283,15 +291,21 @@ class InvalidTransactionTimeout(KafkaError, code=50, kafka_name="INVALID_TRANSAC
     """The transaction timeout is above transaction.max.timeout.ms."""
 
 
-class ConcurrentTransactions(KafkaError, code=51, retriable=True, kafka_name="CONCURRENT_TRANSACTIONS"):
+class ConcurrentTransactions(
+    KafkaError, code=51, retriable=True, kafka_name="CONCURRENT_TRANSACTIONS"
+):
     """A previous transaction of this producer is still completing."""
 
 
-class TransactionCoordinatorFenced(KafkaError, code=52, kafka_name="TRANSACTION_COORDINATOR_FENCED"):
+class TransactionCoordinatorFenced(
+    KafkaError, code=52, kafka_name="TRANSACTION_COORDINATOR_FENCED"
+):
     """A newer transaction coordinator has fenced this one."""
 
 
-class TransactionalIdAuthorizationFailed(KafkaError, code=53, kafka_name="TRANSACTIONAL_ID_AUTHORIZATION_FAILED"):
+class TransactionalIdAuthorizationFailed(
+    KafkaError, code=53, kafka_name="TRANSACTIONAL_ID_AUTHORIZATION_FAILED"
+):
     """Not authorized for this transactional id."""
 
 
@@ -331,15 +345,21 @@ class DelegationTokenNotFound(KafkaError, code=62, kafka_name="DELEGATION_TOKEN_
     """The delegation token was not found."""
 
 
-class DelegationTokenOwnerMismatch(KafkaError, code=63, kafka_name="DELEGATION_TOKEN_OWNER_MISMATCH"):
+class DelegationTokenOwnerMismatch(
+    KafkaError, code=63, kafka_name="DELEGATION_TOKEN_OWNER_MISMATCH"
+):
     """The principal does not own the delegation token."""
 
 
-class DelegationTokenRequestNotAllowed(KafkaError, code=64, kafka_name="DELEGATION_TOKEN_REQUEST_NOT_ALLOWED"):
+class DelegationTokenRequestNotAllowed(
+    KafkaError, code=64, kafka_name="DELEGATION_TOKEN_REQUEST_NOT_ALLOWED"
+):
     """Delegation token requests are not allowed on this connection."""
 
 
-class DelegationTokenAuthorizationFailed(KafkaError, code=65, kafka_name="DELEGATION_TOKEN_AUTHORIZATION_FAILED"):
+class DelegationTokenAuthorizationFailed(
+    KafkaError, code=65, kafka_name="DELEGATION_TOKEN_AUTHORIZATION_FAILED"
+):
     """Not authorized for this delegation token."""
 
 
@@ -359,11 +379,15 @@ class GroupIdNotFound(KafkaError, code=69, kafka_name="GROUP_ID_NOT_FOUND"):
     """The group id does not exist."""
 
 
-class FetchSessionIdNotFound(KafkaError, code=70, retriable=True, kafka_name="FETCH_SESSION_ID_NOT_FOUND"):
+class FetchSessionIdNotFound(
+    KafkaError, code=70, retriable=True, kafka_name="FETCH_SESSION_ID_NOT_FOUND"
+):
     """The fetch session id was not found."""
 
 
-class InvalidFetchSessionEpoch(KafkaError, code=71, retriable=True, kafka_name="INVALID_FETCH_SESSION_EPOCH"):
+class InvalidFetchSessionEpoch(
+    KafkaError, code=71, retriable=True, kafka_name="INVALID_FETCH_SESSION_EPOCH"
+):
     """The fetch session epoch is not the expected one."""
 
 
@@ -399,7 +423,9 @@ class MemberIdRequired(KafkaError, code=79, kafka_name="MEMBER_ID_REQUIRED"):
     """The member must rejoin with the member id given in this response."""
 
 
-class PreferredLeaderNotAvailable(KafkaError, code=80, retriable=True, kafka_name="PREFERRED_LEADER_NOT_AVAILABLE"):
+class PreferredLeaderNotAvailable(
+    KafkaError, code=80, retriable=True, kafka_name="PREFERRED_LEADER_NOT_AVAILABLE"
+):
     """The preferred leader is not available."""
 
 
@@ -411,7 +437,9 @@ class FencedInstanceId(KafkaError, code=82, kafka_name="FENCED_INSTANCE_ID"):
     """Another member has taken this static member id."""
 
 
-class EligibleLeadersNotAvailable(KafkaError, code=83, retriable=True, kafka_name="ELIGIBLE_LEADERS_NOT_AVAILABLE"):
+class EligibleLeadersNotAvailable(
+    KafkaError, code=83, retriable=True, kafka_name="ELIGIBLE_LEADERS_NOT_AVAILABLE"
+):
     """No eligible leader of the topic-partition is available."""
 
 
@@ -431,11 +459,15 @@ class InvalidRecord(KafkaError, code=87, kafka_name="INVALID_RECORD"):
     """A batch or record is invalid and was rejected."""
 
 
-class UnstableOffsetCommit(KafkaError, code=88, retriable=True, kafka_name="UNSTABLE_OFFSET_COMMIT"):
+class UnstableOffsetCommit(
+    KafkaError, code=88, retriable=True, kafka_name="UNSTABLE_OFFSET_COMMIT"
+):
     """The partition has offsets pending in a transaction."""
 
 
-class ThrottlingQuotaExceeded(KafkaError, code=89, retriable=True, kafka_name="THROTTLING_QUOTA_EXCEEDED"):
+class ThrottlingQuotaExceeded(
+    KafkaError, code=89, retriable=True, kafka_name="THROTTLING_QUOTA_EXCEEDED"
+):
     """The throttling quota was exceeded."""
 
 
@@ -467,7 +499,9 @@ class FeatureUpdateFailed(KafkaError, code=96, kafka_name="FEATURE_UPDATE_FAILED
     """Updating the features failed."""
 
 
-class PrincipalDeserializationFailure(KafkaError, code=97, kafka_name="PRINCIPAL_DESERIALIZATION_FAILURE"):
+class PrincipalDeserializationFailure(
+    KafkaError, code=97, kafka_name="PRINCIPAL_DESERIALIZATION_FAILURE"
+):
     """Deserializing the forwarded principal failed."""
 
 
@@ -503,7 +537,9 @@ class TransactionalIdNotFound(KafkaError, code=105, kafka_name="TRANSACTIONAL_ID
     """The transactional id was not found."""
 
 
-class FetchSessionTopicIdError(KafkaError, code=106, retriable=True, kafka_name="FETCH_SESSION_TOPIC_ID_ERROR"):
+class FetchSessionTopicIdError(
+    KafkaError, code=106, retriable=True, kafka_name="FETCH_SESSION_TOPIC_ID_ERROR"
+):
     """Topic ids in the fetch session are used inconsistently."""
 
 
@@ -567,11 +603,15 @@ class InvalidRecordState(KafkaError, code=121, kafka_name="INVALID_RECORD_STATE"
     """The record's state does not allow this acknowledgement."""
 
 
-class ShareSessionNotFound(KafkaError, code=122, retriable=True, kafka_name="SHARE_SESSION_NOT_FOUND"):
+class ShareSessionNotFound(
+    KafkaError, code=122, retriable=True, kafka_name="SHARE_SESSION_NOT_FOUND"
+):
     """The share session was not found."""
 
 
-class InvalidShareSessionEpoch(KafkaError, code=123, retriable=True, kafka_name="INVALID_SHARE_SESSION_EPOCH"):
+class InvalidShareSessionEpoch(
+    KafkaError, code=123, retriable=True, kafka_name="INVALID_SHARE_SESSION_EPOCH"
+):
     """The share session epoch is not the expected one."""
 
 
@@ -603,7 +643,9 @@ class StreamsInvalidTopology(KafkaError, code=130, kafka_name="STREAMS_INVALID_T
     """The streams topology is invalid."""
 
 
-class StreamsInvalidTopologyEpoch(KafkaError, code=131, kafka_name="STREAMS_INVALID_TOPOLOGY_EPOCH"):
+class StreamsInvalidTopologyEpoch(
+    KafkaError, code=131, kafka_name="STREAMS_INVALID_TOPOLOGY_EPOCH"
+):
     """The streams topology epoch is invalid."""
 
 
@@ -611,6 +653,7 @@ class StreamsTopologyFenced(KafkaError, code=132, kafka_name="STREAMS_TOPOLOGY_F
     """The streams topology epoch is stale."""
 
 
-class ShareSessionLimitReached(KafkaError, code=133, retriable=True, kafka_name="SHARE_SESSION_LIMIT_REACHED"):
+class ShareSessionLimitReached(
+    KafkaError, code=133, retriable=True, kafka_name="SHARE_SESSION_LIMIT_REACHED"
+):
     """The limit of share sessions was reached."""
-

@@ -17,15 +17,18 @@ from __future__ import annotations
 import os
 import tempfile
 import weakref
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
+from typing import TYPE_CHECKING
 
 from trioq.errors import StartupError, TrioqError
-from trioq.storage.disk import Buffer, DiskUsage
+from trioq.storage.disk import DiskUsage
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 
-class PowerCut(TrioqError):  # noqa: N818
+class PowerCut(TrioqError):
     """Raised at an armed fault point: the process of the test is to be taken as dead."""
 
 
@@ -172,7 +175,7 @@ class MemoryFile:
         self._disk.raise_fault(self._check("pread"))
         return os.pread(self._inode.fd, length, position)
 
-    def pwritev(self, buffers: Sequence[Buffer], position: int) -> None:
+    def pwritev(self, buffers: list[Buffer], position: int) -> None:
         data = b"".join(buffers)
         fault = self._check("pwritev")
         if fault is not None:
@@ -329,6 +332,10 @@ class MemoryDisk:
     def file_size(self, path: str) -> int:
         directory, name = self._locate(path)
         return os.fstat(self._file(directory.names.get(name), path).fd).st_size
+
+    def modified_ms(self, path: str) -> int:
+        directory, name = self._locate(path)
+        return os.fstat(self._file(directory.names.get(name), path).fd).st_mtime_ns // 1_000_000
 
     def listdir(self, path: str) -> list[str]:
         self.raise_fault(self.due_fault("listdir", path))
