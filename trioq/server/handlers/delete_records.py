@@ -4,8 +4,9 @@ Behaviour:
 - the log start offset is raised to the offset given, or to the high watermark for -1;
   an offset at or below the log start changes nothing
 - OFFSET_OUT_OF_RANGE above the high watermark
-- answered when the new log start is durable: it never goes back, also after a crash
-- segments that lie wholly below it are removed by the next round of retention
+- segments that lie wholly below the new log start are removed at once
+- the log start is written to its checkpoint about a second later: as in Kafka, after a
+  crash before that, records that share a segment with kept ones may be back
 
 Version notes: 2 flexible.
 """
