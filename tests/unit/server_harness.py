@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import trio
 
-from trioq.clock import SystemClock
+from trioq.clock import Clock, SystemClock
 from trioq.config import Listener
 from trioq.metrics import Metrics
 from trioq.server.context import Context, Request
@@ -60,11 +60,11 @@ class Handlers:
     def apis(self) -> Mapping[int, Api]:
         return by_key(
             [
-                Api(ECHO, Kind.SLOT, barrier=False, handler=self.echo),
-                Api(KEPT, Kind.SLOT, barrier=False, handler=self.keep),
-                Api(BARRIER, Kind.SLOT, barrier=True, handler=self.echo),
+                Api(ECHO, Kind.INLINE, barrier=False, handler=self.echo),
+                Api(KEPT, Kind.INLINE, barrier=False, handler=self.keep),
+                Api(BARRIER, Kind.INLINE, barrier=True, handler=self.echo),
                 Api(TASK, Kind.TASK, barrier=True, handler=self.wait_for_gate),
-                Api(BROKEN, Kind.SLOT, barrier=False, handler=self.fail),
+                Api(BROKEN, Kind.INLINE, barrier=False, handler=self.fail),
             ]
         )
 
@@ -146,9 +146,17 @@ class Harness:
         self.reactor = server.reactor
         self.handlers = handlers
         self.port = port
+        self.clients: list[Client] = []
+        self.host = server.listeners[0].host
 
     async def connect(self) -> Client:
-        return Client(await trio.open_tcp_stream("127.0.0.1", self.port))
+        client = Client(await trio.open_tcp_stream(self.host, self.port))
+        self.clients.append(client)
+        return client
+
+    def sweep(self) -> None:
+        """What the sweeper does every second."""
+        self.server._sweeper.sweep(list(self.reactor.connections))
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Let the loop run until `condition()`; the test's own timeout is its limit."""
@@ -157,9 +165,11 @@ class Harness:
                 await trio.lowlevel.checkpoint()
 
 
-def context(end_of_pass: Iterable[Callable[[], bool]] = ()) -> Context:
+def context(
+    end_of_pass: Iterable[Callable[[], bool]] = (), clock: Clock | None = None
+) -> Context:
     """A context with the parts that the server itself uses."""
-    clock = SystemClock()
+    clock = clock or SystemClock()
     nothing: Any = None
     return Context(
         config=nothing,
@@ -183,17 +193,24 @@ async def serving(
     limits: Limits | None = None,
     apis: Mapping[int, Api] | None = None,
     end_of_pass: Iterable[Callable[[], bool]] = (),
+    clock: Clock | None = None,
+    host: str = "127.0.0.1",
 ) -> AsyncIterator[Harness]:
     """A server on a free port of 127.0.0.1 for the length of the block."""
     handlers = Handlers()
     server = Server(
-        context(end_of_pass), limits=limits or Limits(), apis=apis or handlers.apis()
+        context(end_of_pass, clock), limits=limits or Limits(), apis=apis or handlers.apis()
     )
-    port = server.bind([Listener("PLAINTEXT", "127.0.0.1", 0, "127.0.0.1", 0)])[0].port
+    port = server.bind([Listener("PLAINTEXT", host, 0, host, 0)])[0].port
     with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
             await nursery.start(server.run)
-            yield Harness(server, handlers, port)
-            nursery.cancel_scope.cancel()
+            harness = Harness(server, handlers, port)
+            try:
+                yield harness
+            finally:
+                nursery.cancel_scope.cancel()
+                for client in harness.clients:
+                    client.stream.socket.close()
     assert server.reactor.connection_count == 0
     assert server.reactor.budget.used_bytes == 0

@@ -28,6 +28,9 @@ MUTED_ENDING: Final = 8  # finishing or closing
 
 SEND_BYTES_PER_PASS: Final = 1024 * 1024
 
+NO_FRAME: Final = -1.0
+"""In place of the time when a frame began to arrive: none is arriving."""
+
 
 class Ending(Enum):
     """How the end of a connection is logged."""
@@ -130,8 +133,8 @@ class Connection:
         self.ending = Ending.NORMAL
         self.ending_reason = ""
         self.last_activity_s = now_s
-        self.frame_started_s = 0.0
-        """When the partial frame in the inbox began to arrive; 0 if there is none."""
+        self.frame_started_s = NO_FRAME
+        """When the partial frame in the inbox began to arrive."""
         self.send_progress_s = now_s
         """When bytes were last taken, or began to wait, while responses are queued."""
 

@@ -24,6 +24,7 @@ from trioq.server.connection import (
     MUTED_BUDGET,
     MUTED_QUEUED,
     MUTED_UNDISPATCHED,
+    NO_FRAME,
     Connection,
     Ending,
 )
@@ -298,7 +299,7 @@ class Reactor:
         self, connection: Connection, view: memoryview, start: int, end: int
     ) -> None:
         """Run stage 1 of the whole frames in view[start:end] and keep the rest."""
-        is_same_frame = connection.frame_started_s != 0.0
+        is_same_frame = connection.frame_started_s != NO_FRAME
         first = start
         try:
             start, frame_bytes, waits = self._dispatch_some(connection, view, start, end)
@@ -307,14 +308,14 @@ class Reactor:
             connection.close(str(error))
             return
         if start == end:
-            connection.frame_started_s = 0.0
+            connection.frame_started_s = NO_FRAME
             return
         inbox = connection.inbox
         inbox.keep(view[start:end], frame_bytes)
         self.budget.hold(inbox, inbox.length)
         if waits:
             connection.muted |= MUTED_UNDISPATCHED
-            connection.frame_started_s = 0.0
+            connection.frame_started_s = NO_FRAME
             self.flush_soon(connection)
         elif start != first or not is_same_frame:
             connection.frame_started_s = self.now_s
@@ -327,15 +328,23 @@ class Reactor:
         Returns where the rest starts, the size of the frame there (0 if unknown), and
         whether a whole frame of it could not be dispatched yet.
         """
-        frames, rest, frame_bytes = split(
-            view, start, end, self.limits.max_frame_bytes, _FRAMES_PER_TURN
-        )
+        limit = self.limits.max_frame_bytes
+        violation = None
+        try:
+            frames, rest, frame_bytes = split(view, start, end, limit, _FRAMES_PER_TURN)
+        except ProtocolViolation as error:
+            violation = error
+            frames = _frames_before_violation(view, start, limit)
+            rest = end
+            frame_bytes = 0
         dispatch = self._dispatcher.dispatch
         for body_start, body_end in frames:
             if connection.is_closing or connection.is_finishing:
                 return end, 0, False
             if not dispatch(connection, view, body_start, body_end):
                 return body_start - LENGTH_BYTES, body_end - body_start + LENGTH_BYTES, True
+        if violation is not None:
+            raise violation
         return rest, frame_bytes, 0 < frame_bytes <= end - rest
 
     def _serve_again(self, connection: Connection) -> None:
@@ -358,13 +367,12 @@ class Reactor:
         elif not scratch.has_room:
             scratch.renew()
             self.counters.scratch_buffers_abandoned += 1
-        while self._dirty:
+        while self._dirty or self._closing:
             dirty, self._dirty = self._dirty, []
             for connection in dirty:
                 connection.is_dirty = False
                 if not connection.is_closed:
                     self._flush(connection)
-        while self._closing:
             closing, self._closing = self._closing, []
             for connection in closing:
                 self._end(connection)
@@ -459,3 +467,17 @@ class Reactor:
         if took_s > STALL_S:
             counters.loop_stalls += 1
             _log.warning("the loop stalled", in_="a pass of the reactor", took_ms=took_us // 1000)
+
+
+def _frames_before_violation(
+    view: memoryview, start: int, max_frame_bytes: int
+) -> list[tuple[int, int]]:
+    """As `split`, for bytes in which some length is not allowed: the whole frames before it."""
+    frames: list[tuple[int, int]] = []
+    while True:
+        body = start + LENGTH_BYTES
+        length = int.from_bytes(view[start:body], "big", signed=True)
+        if not 0 < length <= max_frame_bytes:
+            return frames
+        start = body + length
+        frames.append((body, start))

@@ -12,7 +12,7 @@ import trio
 
 from trioq import logs
 from trioq.net.egress import SendState
-from trioq.server.connection import MUTED_UNDISPATCHED, Connection, Ending
+from trioq.server.connection import MUTED_UNDISPATCHED, NO_FRAME, Connection, Ending
 from trioq.server.reactor import STALL_S
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Sweeper:
         """Why the connection has to go; empty if it may stay."""
         limits = self._limits
         started_s = connection.frame_started_s
-        if started_s and not connection.muted:
+        if started_s != NO_FRAME and not connection.muted:
             allowed_s = limits.frame_s + connection.inbox.frame_bytes / _FRAME_BYTES_PER_S
             if now_s - started_s > allowed_s:
                 return f"a request did not arrive whole within {allowed_s:.0f} s"

@@ -27,7 +27,7 @@ class Kind(Enum):
     ANSWER = "answer"
     """`handle(ctx, request, message) -> response`: a plain call that answers at once."""
 
-    SLOT = "slot"
+    INLINE = "inline"
     """`handle(ctx, request, slot) -> response | None`: a plain call; with None the handler
     has kept the slot, and finishes it at any later time by a plain call."""
 
@@ -118,19 +118,21 @@ def served_apis() -> Mapping[int, Api]:
     """The explicit list, by key."""
     return by_key(
         [
-            Api(ApiKey.PRODUCE, Kind.SLOT, barrier=False, owns_data=True),
-            _reads(ApiKey.FETCH, Kind.SLOT, error_response=_top_level_error(ApiKey.FETCH)),
+            Api(ApiKey.PRODUCE, Kind.INLINE, barrier=False, owns_data=True),
+            _reads(ApiKey.FETCH, Kind.INLINE, error_response=_top_level_error(ApiKey.FETCH)),
             _reads(ApiKey.LIST_OFFSETS),
-            _reads(ApiKey.METADATA, Kind.SLOT),
+            _reads(ApiKey.METADATA, Kind.INLINE),
             _reads(ApiKey.API_VERSIONS, error_response=_top_level_error(ApiKey.API_VERSIONS)),
             _reads(ApiKey.OFFSET_FOR_LEADER_EPOCH),
-            _reads(ApiKey.DESCRIBE_CONFIGS),
+            _reads(ApiKey.DESCRIBE_CONFIGS, Kind.INLINE),
             _reads(
-                ApiKey.DESCRIBE_CLUSTER, error_response=_top_level_error(ApiKey.DESCRIBE_CLUSTER)
+                ApiKey.DESCRIBE_CLUSTER,
+                Kind.INLINE,
+                error_response=_top_level_error(ApiKey.DESCRIBE_CLUSTER),
             ),
             _reads(ApiKey.DESCRIBE_LOG_DIRS),
-            _reads(ApiKey.DESCRIBE_PRODUCERS),
-            _reads(ApiKey.DESCRIBE_TOPIC_PARTITIONS),
+            _reads(ApiKey.DESCRIBE_PRODUCERS, Kind.INLINE),
+            _reads(ApiKey.DESCRIBE_TOPIC_PARTITIONS, Kind.INLINE),
             _writes(ApiKey.CREATE_TOPICS),
             _writes(ApiKey.DELETE_TOPICS),
             _writes(ApiKey.CREATE_PARTITIONS),
