@@ -17,12 +17,13 @@ import errno
 import fcntl
 import os
 import shutil
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from trioq._native import posix, socket_io
 from trioq.errors import StartupError
 
-Buffer = bytes | bytearray | memoryview
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 
 class DiskFile(Protocol):
@@ -40,7 +41,7 @@ class DiskFile(Protocol):
         """Up to `length` bytes from `position`; fewer only at the end of the file."""
         ...
 
-    def pwritev(self, buffers: Sequence[Buffer], position: int) -> None:
+    def pwritev(self, buffers: list[Buffer], position: int) -> None:
         """Write all of `buffers`, one after the other; after an error any part may be there."""
         ...
 
@@ -100,6 +101,10 @@ class Disk(Protocol):
 
     def file_size(self, path: str) -> int:
         """Length in bytes; FileNotFoundError when there is none."""
+        ...
+
+    def modified_ms(self, path: str) -> int:
+        """When a file was last written, in ms since the Unix epoch."""
         ...
 
     def listdir(self, path: str) -> list[str]:
@@ -169,8 +174,8 @@ class OsFile:
             got += len(data)
         return b"".join(parts)
 
-    def pwritev(self, buffers: Sequence[Buffer], position: int) -> None:
-        write_all(self._fd, buffers, position)
+    def pwritev(self, buffers: list[Buffer], position: int) -> None:
+        socket_io.pwritev_all(self._fd, buffers, position)
 
     def truncate(self, size: int) -> None:
         os.ftruncate(self._fd, size)
@@ -179,24 +184,12 @@ class OsFile:
         sync_file(self._fd)
 
     def preallocate(self, position: int, length: int, /) -> None:
-        """Does nothing here."""
+        posix.preallocate(self._fd, position, length)
 
     def close(self) -> None:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
-
-
-def write_all(fd: int, buffers: Sequence[Buffer], position: int) -> None:
-    """Write every byte of `buffers` at `position`, going on after short writes."""
-    left = [memoryview(buffer) for buffer in buffers]
-    while left:
-        written = os.pwritev(fd, left[:1024], position)
-        position += written
-        while left and written >= len(left[0]):
-            written -= len(left.pop(0))
-        if written:
-            left[0] = left[0][written:]
 
 
 def sync_file(fd: int) -> None:
@@ -241,7 +234,7 @@ class OsDisk:
     def write_file(self, path: str, data: Buffer) -> None:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         try:
-            write_all(fd, [data], 0)
+            socket_io.pwritev_all(fd, [data], 0)
         finally:
             os.close(fd)
 
@@ -249,7 +242,7 @@ class OsDisk:
         temporary = f"{path}.tmp"
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         try:
-            write_all(fd, [data], 0)
+            socket_io.pwritev_all(fd, [data], 0)
             sync_file(fd)  # without it the new name may come back after a crash without its bytes
         finally:
             os.close(fd)
@@ -262,6 +255,9 @@ class OsDisk:
 
     def file_size(self, path: str) -> int:
         return os.stat(path).st_size
+
+    def modified_ms(self, path: str) -> int:
+        return os.stat(path).st_mtime_ns // 1_000_000
 
     def listdir(self, path: str) -> list[str]:
         return os.listdir(path)

@@ -1,0 +1,146 @@
+"""Log over a MemoryDisk: append, write, read, restart."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.unit.storage_support import (
+    NOW_MS,
+    TOPIC_ID,
+    TP,
+    Config,
+    append,
+    batch,
+    headers,
+    new_log,
+    open_dirs,
+    put,
+    read_all,
+    region_bytes,
+)
+from trioq.errors import MessageTooLarge, OffsetOutOfRange, OutOfOrderSequenceNumber
+from trioq.storage.memory_disk import MemoryDisk
+
+
+def test_staged_batches_have_offsets_but_are_not_written():
+    log = new_log()
+    first = append(log, batch(b"a", b"b"))
+    second = append(log, batch(b"c"))
+    assert (first.base_offset, first.last_offset, first.duplicate) == (0, 1, False)
+    assert (second.base_offset, second.last_offset) == (2, 2)
+    assert (log.log_end_offset, log.written_end_offset) == (3, 0)
+    assert log.is_borrowing
+    assert log.read(0, 100, end_offset=3, min_one_batch=True) is None
+    assert log.write_group()
+    assert log.written_end_offset == log.durable_end_offset == 3
+    assert not log.is_borrowing
+    assert [header.base_offset for header in headers(read_all(log))] == [0, 2]
+
+
+def test_written_bytes_are_the_batch_with_offset_and_epoch_stamped():
+    log = new_log()
+    put(log, b"a")
+    data = batch(b"hello")
+    append(log, data, epoch=3)
+    log.write_group()
+    stored = read_all(log, 1)
+    assert stored == bytes(data)
+    assert headers(stored)[0].leader_epoch == 3
+    assert headers(stored)[0].base_offset == 1
+
+
+def test_never_written_log_has_no_directory():
+    disk = MemoryDisk()
+    dirs = open_dirs(disk)
+    log = dirs.log(TP, TOPIC_ID, Config())
+    assert "orders-0" not in disk.listdir("/data")
+    assert log.size_bytes == 0
+    dirs.close()
+    assert "orders-0" not in disk.listdir("/data")
+
+
+def test_reads_start_at_the_batch_that_holds_the_offset_and_end_at_a_batch_edge():
+    log = new_log()
+    for number in range(10):
+        put(log, b"x" * 10, b"y" * number)
+    one = len(batch(b"x" * 10, b""))
+    region = log.read(3, one + 20, end_offset=20, min_one_batch=False)
+    assert [header.base_offset for header in headers(region_bytes(region))] == [2]
+    assert log.read(3, one - 1, end_offset=20, min_one_batch=False) is None
+    region = log.read(3, 1, end_offset=20, min_one_batch=True)
+    assert [header.base_offset for header in headers(region_bytes(region))] == [2]
+    region = log.read(0, 1 << 20, end_offset=7, min_one_batch=False)
+    assert [header.base_offset for header in headers(region_bytes(region))] == [0, 2, 4]
+
+
+def test_reads_outside_the_log_are_refused():
+    log = new_log()
+    put(log, b"a", b"b")
+    assert log.read(2, 100, end_offset=2, min_one_batch=True) is None
+    with pytest.raises(OffsetOutOfRange):
+        log.read(3, 100, end_offset=3, min_one_batch=True)
+    log.set_high_watermark(2)
+    assert log.delete_records(1) == 1
+    with pytest.raises(OffsetOutOfRange):
+        log.read(0, 100, end_offset=2, min_one_batch=True)
+
+
+def test_a_batch_larger_than_a_segment_is_refused():
+    log = new_log(Config(segment_bytes=500))
+    with pytest.raises(MessageTooLarge):
+        append(log, batch(b"x" * 600))
+    assert log.log_end_offset == 0
+
+
+def test_duplicates_and_gaps_are_judged_with_what_is_staged():
+    log = new_log()
+    append(log, batch(b"a", b"b", producer=(9, 0, 0)))
+    again = append(log, batch(b"a", b"b", producer=(9, 0, 0)))
+    assert (again.base_offset, again.last_offset, again.duplicate) == (0, 1, True)
+    with pytest.raises(OutOfOrderSequenceNumber):
+        append(log, batch(b"d", producer=(9, 0, 3)))
+    assert append(log, batch(b"c", producer=(9, 0, 2))).base_offset == 2
+    log.write_group()
+    assert [header.base_offset for header in headers(read_all(log))] == [0, 2]
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_everything_is_there_after_a_restart(clean: bool):
+    disk = MemoryDisk()
+    dirs = open_dirs(disk)
+    config = Config(segment_bytes=2000)
+    log = dirs.log(TP, TOPIC_ID, config)
+    for number in range(60):
+        put(log, b"%d" % number * 5, b"x", producer=(5, 0, 2 * number), epoch=number // 20)
+    log.set_high_watermark(120)
+    before = read_all(log)
+    if clean:
+        dirs.close()
+    disk.kill()
+    dirs = open_dirs(disk)
+    assert dirs.recover() == (0 if clean else 1)
+    log = dirs.log(TP, TOPIC_ID, config)
+    assert (log.log_start_offset, log.log_end_offset, log.synced_end_offset) == (0, 120, 120)
+    assert read_all(log) == before
+    assert log.epoch_end_offset(1) == (1, 80)
+    assert append(log, batch(b"x", b"y", producer=(5, 0, 118))).duplicate
+    with pytest.raises(OutOfOrderSequenceNumber):
+        append(log, batch(b"x", b"y", producer=(5, 0, 122)))
+    put(log, b"x", b"y", producer=(5, 0, 120))
+    assert log.log_end_offset == 122
+    if clean:
+        assert log.high_watermark == 120
+
+
+def test_offsets_by_time():
+    log = new_log(Config(segment_bytes=1500))
+    for number in range(50):
+        put(log, b"a" * 20, b"b" * 20, timestamp=NOW_MS + 10 * number)
+    assert log.offset_for_timestamp(0, 100)[:2] == (0, NOW_MS)
+    for number in range(50):
+        target = NOW_MS + 10 * number + 1
+        assert log.offset_for_timestamp(target, 100)[:2] == (2 * number + 1, target)
+    assert log.offset_for_timestamp(NOW_MS + 1000, 100) is None
+    assert log.offset_for_timestamp(NOW_MS + 100, 20) is None
+    assert log.max_timestamp(100)[:2] == (99, NOW_MS + 491)
+    assert log.max_timestamp(50)[:2] == (49, NOW_MS + 241)

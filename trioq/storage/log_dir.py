@@ -1,0 +1,153 @@
+"""One log directory: what its logs share, and how it goes offline."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import TYPE_CHECKING, NamedTuple
+
+from trioq import logs
+from trioq.clock import Clock
+from trioq.storage.disk import Disk, DiskLock
+from trioq.storage.log_writer import LogWriter
+from trioq.storage.open_files import OpenFiles
+from trioq.storage.segment import SegmentIndexes
+from trioq.types import TopicPartition
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    import trio
+
+    from trioq.storage.log import Log
+    from trioq.storage.log_append import AppendLog
+    from trioq.storage.recovery import RecoveredLog
+
+log = logs.get_logger(__name__)
+
+
+class Deletion(NamedTuple):
+    """A renamed file or directory that is removed when its time has come."""
+
+    due_ms: int
+    path: str
+    is_directory: bool
+
+
+class LogDir:
+    """The shared side of the logs in one directory; loop thread only.
+
+    An OSError while writing, syncing or reading takes the directory offline for good (until the
+    broker starts again): its logs fail, all others go on.
+    """
+
+    __slots__ = (
+        "clock",
+        "deletions",
+        "directory_id",
+        "dirty",
+        "disk",
+        "error",
+        "files",
+        "high_watermarks",
+        "indexes",
+        "interval_asked",
+        "interval_due_s",
+        "is_listed",
+        "lock",
+        "log_starts",
+        "logs",
+        "max_unwritten_bytes",
+        "path",
+        "present",
+        "random",
+        "recovered",
+        "recovery_points",
+        "start_offsets_changed",
+        "unwritten_bytes",
+        "was_clean",
+        "writer",
+    )
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        disk: Disk,
+        clock: Clock,
+        files: OpenFiles,
+        indexes: SegmentIndexes,
+        max_unwritten_bytes: int,
+        dirty: dict[AppendLog, None],
+        random: Random,
+    ) -> None:
+        self.path = path
+        self.disk = disk
+        self.clock = clock
+        self.files = files
+        self.indexes = indexes
+        self.writer = LogWriter(disk, self.fail)
+        self.logs: dict[Log, None] = {}
+        self.dirty = dirty
+        """Logs with a staged group, of all directories: who appends adds itself."""
+        self.interval_due_s: dict[AppendLog, float] = {}
+        """Logs with flush.policy=interval and unsynced data, and when (monotonic) it is due."""
+        self.interval_asked: trio.Event | None = None
+        self.deletions: list[Deletion] = []
+        self.unwritten_bytes = 0
+        self.max_unwritten_bytes = max_unwritten_bytes
+        self.error: OSError | None = None
+        self.start_offsets_changed = False
+        self.random = random
+        # What log_dirs.py read when it opened the directory, and keeps up to date.
+        self.lock: DiskLock | None = None
+        self.directory_id: UUID | None = None
+        self.was_clean = False
+        self.is_listed = False
+        self.present: set[TopicPartition] = set()
+        """Partitions that have a directory here."""
+        self.recovered: dict[TopicPartition, RecoveredLog] = {}
+        """What recovery found and nobody has asked for yet."""
+        self.recovery_points: dict[TopicPartition, int] = {}
+        self.log_starts: dict[TopicPartition, int] = {}
+        self.high_watermarks: dict[TopicPartition, int] = {}
+
+    def ask_interval_sync(self, one: AppendLog, due_s: float) -> None:
+        """Have the log synced at `due_s` (monotonic), unless that is planned already."""
+        if one not in self.interval_due_s:
+            self.interval_due_s[one] = due_s
+            if self.interval_asked is not None:
+                self.interval_asked.set()
+
+    @property
+    def is_backed_up(self) -> bool:
+        """True while the disk stalls and the queue for it is full: take no more appends."""
+        return self.writer.is_threaded and self.unwritten_bytes > self.max_unwritten_bytes
+
+    def fail(self, error: OSError) -> None:
+        """Go offline: every log here fails and tells whoever waits. Later calls do nothing."""
+        if self.error is not None:
+            return
+        self.error = error
+        log.error(
+            "log_dir_offline",
+            log_dir=self.path,
+            error=str(error),
+            partitions=len(self.logs),
+            consequence="its partitions answer KAFKA_STORAGE_ERROR until the broker is restarted",
+        )
+        self.interval_due_s.clear()
+        for one in tuple(self.logs):
+            one.fail()
+        for one in tuple(self.logs):
+            one.tell_progress()
+
+    def remove_later(self, path: str, delay_ms: int, *, is_directory: bool = False) -> None:
+        """Remove a renamed file or directory after `delay_ms`, or when the broker starts again."""
+        self.deletions.append(Deletion(self.clock.now_ms() + delay_ms, path, is_directory))
+
+    def take_due_deletions(self, now_ms: int) -> list[Deletion]:
+        """The deletions whose time has come, no longer held here."""
+        due = [deletion for deletion in self.deletions if deletion.due_ms <= now_ms]
+        if due:
+            self.deletions = [one for one in self.deletions if one.due_ms > now_ms]
+        return due

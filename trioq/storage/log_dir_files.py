@@ -1,0 +1,139 @@
+"""Opening and closing a log directory: lock, identity, clean-shutdown mark, checkpoints, names."""
+
+from __future__ import annotations
+
+import uuid
+
+from trioq import logs
+from trioq.errors import StartupError
+from trioq.storage.checkpoints import (
+    HIGH_WATERMARK_FILE,
+    LOG_START_FILE,
+    RECOVERY_POINT_FILE,
+    CorruptCheckpoint,
+    decode_offsets,
+    encode_offsets,
+)
+from trioq.storage.disk import Disk
+from trioq.storage.identity import META_PROPERTIES_FILE, CorruptIdentity, LogDirIdentity
+from trioq.storage.log_dir import LogDir
+from trioq.types import TopicPartition
+
+LOCK_FILE = ".lock"
+CLEAN_SHUTDOWN_FILE = ".kafka_cleanshutdown"
+CLEAN_SHUTDOWN_MARK = b'{"version":0,"brokerEpoch":-1}'
+DELETE_SUFFIX = "-delete"
+STRAY_SUFFIX = ".stray"
+MAX_PARTITION_DIGITS = 10
+
+log = logs.get_logger(__name__)
+
+
+def partition_of(name: str) -> TopicPartition | None:
+    """The partition that a directory name stands for; None for other names."""
+    topic, dash, number = name.rpartition("-")
+    if not dash or not topic or not number.isascii() or not number.isdigit():
+        return None
+    if len(number) > MAX_PARTITION_DIGITS or str(int(number)) != number:
+        return None
+    return TopicPartition(topic, int(number))
+
+
+def open_directory(log_dir: LogDir, *, cluster_id: str, node_id: int) -> None:
+    """Lock the directory, check whose it is, take its mark away and read what it holds.
+
+    Raises StartupError (locked, or another cluster's or broker's) and OSError.
+    """
+    disk, path = log_dir.disk, log_dir.path
+    disk.make_directory(path)
+    log_dir.lock = disk.lock(f"{path}/{LOCK_FILE}")
+    names = disk.list_subdirectories(path)
+    log_dir.present = {found for name in names if (found := partition_of(name)) is not None}
+    log_dir.directory_id = _check_identity(log_dir, cluster_id, node_id)
+    for name in names:
+        if name.endswith(DELETE_SUFFIX) and partition_of(name) is None:
+            log_dir.remove_later(f"{path}/{name}", 0, is_directory=True)
+    log_dir.was_clean = disk.exists(f"{path}/{CLEAN_SHUTDOWN_FILE}")
+    log_dir.recovery_points = _read_checkpoint(log_dir, RECOVERY_POINT_FILE)
+    log_dir.log_starts = _read_checkpoint(log_dir, LOG_START_FILE)
+    log_dir.high_watermarks = _read_checkpoint(log_dir, HIGH_WATERMARK_FILE)
+    if log_dir.was_clean:
+        disk.unlink(f"{path}/{CLEAN_SHUTDOWN_FILE}")
+        disk.fsync_dir(path)
+    log_dir.is_listed = True
+
+
+def _check_identity(log_dir: LogDir, cluster_id: str, node_id: int) -> uuid.UUID:
+    path = f"{log_dir.path}/{META_PROPERTIES_FILE}"
+    try:
+        identity = LogDirIdentity.decode(log_dir.disk.read_file(path), path)
+    except FileNotFoundError:
+        if log_dir.present:
+            raise StartupError(
+                f"{log_dir.path} holds {len(log_dir.present)} partitions but no "
+                f"{META_PROPERTIES_FILE}, so nobody can say whose they are: restore the file, or "
+                "start on an empty directory"
+            ) from None
+        identity = LogDirIdentity(cluster_id, node_id, uuid.uuid4())
+        log_dir.disk.replace_file(path, identity.encode())
+        return identity.directory_id
+    except CorruptIdentity as error:
+        raise StartupError(str(error)) from None
+    for what, there, ours in (
+        ("cluster", identity.cluster_id, cluster_id),
+        ("node", identity.node_id, node_id),
+    ):
+        if there != ours:
+            raise StartupError(
+                f"{log_dir.path} belongs to {what} {there}, this broker to {what} {ours}: start "
+                "it on its own directory, or with the metadata store that goes with this one"
+            )
+    return identity.directory_id
+
+
+def _read_checkpoint(log_dir: LogDir, name: str) -> dict[TopicPartition, int]:
+    path = f"{log_dir.path}/{name}"
+    try:
+        return decode_offsets(log_dir.disk.read_file(path), path)
+    except FileNotFoundError:
+        return {}
+    except CorruptCheckpoint as error:
+        log.warning("checkpoint_ignored", error=str(error), consequence="logs are recovered")
+        log_dir.was_clean = False
+        return {}
+
+
+def gather_checkpoints(log_dir: LogDir, *, everything: bool = False) -> list[tuple[str, bytes]]:
+    """(path, content) of the checkpoints that changed since they were last gathered, or of all."""
+    recovery_points = dict(log_dir.recovery_points)
+    log_starts = dict(log_dir.log_starts)
+    high_watermarks = dict(log_dir.high_watermarks)
+    for one in log_dir.logs:
+        if one.segments.exists and not one.failed:
+            recovery_points[one.topic_partition] = one.recovery_point
+            high_watermarks[one.topic_partition] = one.high_watermark
+            if one.log_start_offset > 0:
+                log_starts[one.topic_partition] = one.log_start_offset
+    documents = []
+    log_dir.start_offsets_changed = False
+    if everything or log_starts != log_dir.log_starts:
+        log_dir.log_starts = log_starts
+        documents.append((f"{log_dir.path}/{LOG_START_FILE}", encode_offsets(log_starts)))
+    if everything or recovery_points != log_dir.recovery_points:
+        log_dir.recovery_points = recovery_points
+        documents.append((f"{log_dir.path}/{RECOVERY_POINT_FILE}", encode_offsets(recovery_points)))
+    if everything or high_watermarks != log_dir.high_watermarks:
+        log_dir.high_watermarks = high_watermarks
+        documents.append((f"{log_dir.path}/{HIGH_WATERMARK_FILE}", encode_offsets(high_watermarks)))
+    return documents
+
+
+def write_documents(disk: Disk, documents: list[tuple[str, bytes]]) -> None:
+    """Replace each file by its new content, durably; any thread. Raises OSError."""
+    for path, content in documents:
+        disk.replace_file(path, content)
+
+
+def write_clean_mark(log_dir: LogDir) -> None:
+    """Say, as the last thing, that everything here is whole. Raises OSError."""
+    log_dir.disk.replace_file(f"{log_dir.path}/{CLEAN_SHUTDOWN_FILE}", CLEAN_SHUTDOWN_MARK)

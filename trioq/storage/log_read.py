@@ -1,0 +1,227 @@
+"""Reading a log: regions of whole batches, and offsets by time."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from trioq._native.batch import BatchHeader, last_edge, locate_in_file
+from trioq.errors import CorruptMessage
+from trioq.record.batch import max_timestamp as batch_max_timestamp
+from trioq.record.batch import offset_for_timestamp as batch_offset_for_timestamp
+from trioq.record.batch import read_records
+from trioq.storage.segment import Segment
+from trioq.storage.segments import BatchPlace, Segments
+from trioq.types import FileRegion
+
+REMEMBERED_EDGES = 8
+
+
+class TimestampedOffset(NamedTuple):
+    """A record found by time."""
+
+    offset: int
+    timestamp: int
+    leader_epoch: int
+
+
+class Edges:
+    """Where the last few written groups ended: readers at the tail ask for just these offsets."""
+
+    __slots__ = ("_places",)
+
+    def __init__(self) -> None:
+        self._places: dict[int, tuple[Segment, int]] = {}
+
+    def add(self, offset: int, segment: Segment) -> None:
+        """The batch that starts, or will start, with `offset` is at the segment's end."""
+        places = self._places
+        places[offset] = (segment, segment.size)
+        if len(places) > REMEMBERED_EDGES:
+            del places[next(iter(places))]
+
+    def find(self, offset: int) -> tuple[Segment, int] | None:
+        return self._places.get(offset)
+
+    def clear(self) -> None:
+        self._places.clear()
+
+
+def read_region(
+    segments: Segments,
+    edges: Edges | None,
+    offset: int,
+    max_bytes: int,
+    *,
+    end_offset: int,
+    written_end_offset: int,
+    min_one_batch: bool,
+) -> FileRegion | None:
+    """Whole batches from the one that holds `offset` to `end_offset`, within one segment.
+
+    Raises OSError, CorruptMessage.
+    """
+    found = _start(segments, edges, offset)
+    if found is None:
+        return None
+    segment, position = found
+    shared, size = segments.log_dir.indexes.file_and_size(segment)
+    limit = _limit(segments, edges, segment, size, end_offset, written_end_offset)
+    if limit <= position:
+        return None
+    if limit - position > max_bytes:
+        limit = _cut(segments, segment, shared.fileno(), position, position + max_bytes)
+        if limit <= position:
+            if not min_one_batch:
+                return None
+            limit = position + locate_in_file(shared.fileno(), position, size, offset)[1]
+    shared.retain()
+    return FileRegion(shared, position, limit - position)
+
+
+def _start(segments: Segments, edges: Edges | None, offset: int) -> tuple[Segment, int] | None:
+    if edges is not None:
+        edge = edges.find(offset)
+        if edge is not None:
+            segment, position = edge
+            if position < segment.size:
+                return edge
+            number = segments.number_at(offset)
+            if segments.items[number] is not segment:
+                return segments.items[number], 0
+            return None
+    place = segments.locate(offset)
+    return None if place is None else (place.segment, place.position)
+
+
+def _limit(
+    segments: Segments,
+    edges: Edges | None,
+    segment: Segment,
+    size: int,
+    end_offset: int,
+    written_end_offset: int,
+) -> int:
+    """Where in `segment` the batches that lie below `end_offset` end."""
+    if end_offset >= written_end_offset:
+        return size
+    edge = None if edges is None else edges.find(end_offset)
+    if edge is not None and edge[0] is segment:
+        return edge[1]
+    last = segments.items[-1]
+    if segment is not last:
+        following = segments.items[segments.number_at(segment.base_offset) + 1]
+        if end_offset >= following.base_offset:
+            return size
+    place = segments.locate(end_offset)
+    return place.position if place is not None and place.segment is segment else size
+
+
+def _cut(segments: Segments, segment: Segment, fd: int, position: int, limit: int) -> int:
+    """The greatest batch edge <= `limit`, from the edge `position` on."""
+    indexed = segments.log_dir.indexes.offsets_of(segment, segments.interval_bytes)
+    hop = max(position, indexed.floor_position(limit))
+    try:
+        return last_edge(fd, hop, limit)
+    except CorruptMessage:
+        if hop == position:
+            raise
+        return last_edge(fd, position, limit)
+
+
+def find_timestamp(
+    segments: Segments, target_ms: int, start_offset: int, end_offset: int
+) -> TimestampedOffset | None:
+    """The first record in offsets [start, end) whose timestamp is >= `target_ms`.
+
+    Raises OSError, CorruptMessage, InvalidRecord (a compressed batch that cannot be opened).
+    """
+    for segment in segments.items[segments.number_at(start_offset) :]:
+        if segment.base_offset >= end_offset:
+            return None
+        place = _first_not_before(segments, segment, target_ms)
+        if place is None:
+            continue
+        for position, header in segments.scan_from(place):
+            if header.base_offset >= end_offset:
+                return None
+            if header.max_timestamp < target_ms or header.last_offset < start_offset:
+                continue
+            batch = segments.read_batch(BatchPlace(segment, position, header.size_bytes))
+            record = _record_not_before(batch, target_ms, start_offset)
+            if record is not None:
+                if record[0] >= end_offset:
+                    return None
+                return TimestampedOffset(*record, header.leader_epoch)
+    return None
+
+
+def _first_not_before(segments: Segments, segment: Segment, target_ms: int) -> BatchPlace | None:
+    """Where to start looking in `segment`; None when all of it is earlier."""
+    indexes = segments.log_dir.indexes
+    times = indexes.times_of(segment, segments.interval_bytes)
+    if segment.max_timestamp < target_ms:
+        return None
+    timestamp, relative_offset = times.floor(target_ms - 1)
+    if timestamp < 0:
+        return BatchPlace(segment, 0, 0)
+    place = segments.locate(segment.base_offset + relative_offset)
+    if place is None or place.segment is not segment:
+        return BatchPlace(segment, 0, 0)
+    return place
+
+
+def _record_not_before(
+    batch: memoryview, target_ms: int, start_offset: int
+) -> tuple[int, int] | None:
+    record = batch_offset_for_timestamp(batch, target_ms)
+    if record is None or record[0] >= start_offset:
+        return record
+    for one in read_records(batch):  # records below the log start were deleted
+        if one.offset >= start_offset and one.timestamp >= target_ms:
+            return one.offset, one.timestamp
+    return None
+
+
+def find_max_timestamp(
+    segments: Segments, start_offset: int, end_offset: int
+) -> TimestampedOffset | None:
+    """The first record in offsets [start, end) with the greatest timestamp; as `find_timestamp`."""
+    best: tuple[int, BatchPlace, BatchHeader] | None = None
+    for number in range(segments.number_at(start_offset), len(segments.items)):
+        segment = segments.items[number]
+        if segment.base_offset >= end_offset:
+            break
+        found = _max_batch(segments, segment, start_offset, end_offset)
+        if found is not None and (best is None or found[0] > best[0]):
+            best = found
+    if best is None or best[0] < 0:
+        return None
+    _, place, header = best
+    record = batch_max_timestamp(segments.read_batch(place))
+    if record is None:
+        return None
+    return TimestampedOffset(*record, header.leader_epoch)
+
+
+def _max_batch(
+    segments: Segments, segment: Segment, start_offset: int, end_offset: int
+) -> tuple[int, BatchPlace, BatchHeader] | None:
+    """The first batch of `segment` in [start, end) with the greatest timestamp."""
+    segments.log_dir.indexes.times_of(segment, segments.interval_bytes)
+    start = BatchPlace(segment, 0, 0)
+    if segment.max_timestamp >= 0 and segment.max_timestamp_offset < end_offset:
+        place = segments.locate(segment.max_timestamp_offset)
+        if place is not None and place.segment is segment:
+            start = place
+    best = None
+    for position, header in segments.scan_from(start):
+        if header.base_offset >= end_offset:
+            break
+        if header.last_offset < start_offset:
+            continue
+        if best is None or header.max_timestamp > best[0]:
+            place = BatchPlace(segment, position, header.size_bytes)
+            best = (header.max_timestamp, place, header)
+        if header.max_timestamp == segment.max_timestamp:
+            break
+    return best
