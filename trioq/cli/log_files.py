@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,12 +21,25 @@ def log() -> None:
 @log.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--records", is_flag=True, help="Show the records of each batch too.")
-def dump(file: Path, records: bool) -> None:
-    """Print what a .log, .index, .timeindex or .snapshot FILE holds."""
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object on each line.")
+def dump(file: Path, records: bool, as_json: bool) -> None:
+    """Print what a .log, .index, .timeindex, .snapshot or checkpoint FILE holds.
+
+    Damage is shown as lines that begin with "problem"; the exit status is 1 if there is any.
+    """
     from trioq.storage.dump import dump_file  # noqa: PLC0415  other commands do not need it
 
+    problems = 0
     for line in dump_file(file, records=records):
-        click.echo(line)
+        problems += line.kind == "problem"
+        if as_json:
+            click.echo(
+                json.dumps({"kind": line.kind, "position": line.position} | dict(line.fields))
+            )
+        else:
+            click.echo(str(line))
+    if problems:
+        sys.exit(FAILED)
 
 
 @log.command()
