@@ -21,6 +21,7 @@ from trioq.errors import (
     InvalidRequest,
     InvalidTopicException,
     NotController,
+    PolicyViolation,
     RequestTimedOut,
     TopicAlreadyExists,
     TopicDeletionDisabled,
@@ -258,6 +259,12 @@ async def test_a_topic_of_more_partitions_than_a_multi_holds(cluster):
     assert await cluster.reloaded() == cluster.image
 
 
+async def test_a_request_has_its_limit_of_partitions(cluster):
+    topics = [NewTopic("a", 9_000), NewTopic("b", 1_001), NewTopic("c", 1_000)]
+    answers = await cluster.admin.create_topics(topics, validate_only=True)
+    assert [type(answer.error) for answer in answers] == [type(None), PolicyViolation, type(None)]
+
+
 async def test_a_big_topic_that_loses_its_name_leaves_nothing(cluster):
     claim = layout.TopicClaim("big", uuid.uuid4())
     await cluster.metastore.create(claim.path("big"), claim.encode())
@@ -446,6 +453,15 @@ async def test_a_deposed_controller_writes_nothing(cluster):
     assert type(answer.error) is NotController
     tree = await cluster.metastore.read_tree(layout.TOPICS)
     assert not any(node.value for node in tree.values())
+
+
+async def test_a_lost_metastore_is_a_retriable_error(path):
+    async with opened(path) as cluster:
+        pass
+    answers = await cluster.admin.create_topics([NewTopic("t"), NewTopic("/")])
+    assert [type(answer.error) for answer in answers] == [NotController, InvalidTopicException]
+    answers = await cluster.admin.delete_topics(["t"])
+    assert [type(answer.error) for answer in answers] == [UnknownTopicOrPartition]
 
 
 async def test_a_cancelled_request_keeps_the_chain_whole(cluster):

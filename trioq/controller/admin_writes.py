@@ -11,6 +11,7 @@ from trioq.controller.takeover import leftovers, topics_in
 from trioq.controller.topic_plan import Plan, chunks, shared
 from trioq.controller.write_chain import WriteChain
 from trioq.errors import (
+    InvalidRequest,
     KafkaError,
     KafkaStorageError,
     MetastoreError,
@@ -28,6 +29,9 @@ Planner = Callable[[int], Plan]
 
 _ATTEMPTS: Final = 5
 _PLANS_PER_CHECKPOINT: Final = 50
+
+_OPERATIONS_HELD: Final = 20_000
+"""Operations planned before some are written, so that a request's memory is bounded."""
 
 
 class AdminWrites:
@@ -63,23 +67,55 @@ class AdminWrites:
         pending = list(numbers)
         every = tuple(pending)
         errors: dict[int, KafkaError] = {}
-        with trio.move_on_after(timeout_s) as limit:
-            async with self._lock:
-                for _ in range(_ATTEMPTS):
-                    image = await self.follower.wait_for(self._written)
-                    plans = await _planned(plan_with(image), pending, errors)
-                    if validate_only:
-                        return errors
-                    pending = await self._write_all(plans, errors)
-                    if not pending:
-                        break
-                    self._written = await feed.last_sequence(self._chain.metastore)
-            await self.follower.wait_for(self._written)
-        for number in every if limit.cancelled_caught else pending:
+        in_time = True
+        try:
+            with trio.move_on_after(timeout_s) as limit:
+                async with self._lock:
+                    for _ in range(_ATTEMPTS):
+                        image = await self.follower.wait_for(self._written)
+                        pending = await self._attempt(
+                            plan_with(image), pending, errors, validate_only=validate_only
+                        )
+                        if not pending:
+                            break
+                        self._written = await feed.last_sequence(self._chain.metastore)
+                await self.follower.wait_for(self._written)
+            in_time = not limit.cancelled_caught
+        except MetastoreError as error:
+            errors = {number: as_kafka_error(error) for number in every} | errors
+        for number in pending if in_time else every:
             errors.setdefault(
                 number, RequestTimedOut("The change was not seen to be made in time.")
             )
         return errors
+
+    async def _attempt(
+        self,
+        planner: Planner,
+        numbers: Sequence[int],
+        errors: dict[int, KafkaError],
+        *,
+        validate_only: bool,
+    ) -> list[int]:
+        """Plan and write; returns the numbers of those to plan anew."""
+        again: list[int] = []
+        plans: list[tuple[int, Plan]] = []
+        held = 0
+        for count, number in enumerate(numbers, 1):
+            try:
+                plan = planner(number)
+            except KafkaError as error:
+                errors[number] = error
+            else:
+                if not validate_only:
+                    plans.append((number, plan))
+                    held += sum(map(len, plan.steps))
+            if held >= _OPERATIONS_HELD:
+                again += await self._write_all(plans, errors)
+                plans, held = [], 0
+            elif count % _PLANS_PER_CHECKPOINT == 0:
+                await trio.lowlevel.checkpoint()
+        return again + await self._write_all(plans, errors)
 
     async def _write_all(
         self, plans: Sequence[tuple[int, Plan]], errors: dict[int, KafkaError]
@@ -127,20 +163,6 @@ class AdminWrites:
                 self._written = max(self._written, await self._chain.write(step))
 
 
-async def _planned(
-    planner: Planner, numbers: Sequence[int], errors: dict[int, KafkaError]
-) -> list[tuple[int, Plan]]:
-    plans: list[tuple[int, Plan]] = []
-    for count, number in enumerate(numbers, 1):
-        try:
-            plans.append((number, planner(number)))
-        except KafkaError as error:
-            errors[number] = error
-        if count % _PLANS_PER_CHECKPOINT == 0:
-            await trio.lowlevel.checkpoint()
-    return plans
-
-
 def as_kafka_error(error: KafkaError | MetastoreError) -> KafkaError:
     """What a client is told of a failed metastore write; all but corruption may be retried."""
     if isinstance(error, KafkaError):
@@ -151,4 +173,6 @@ def as_kafka_error(error: KafkaError | MetastoreError) -> KafkaError:
         return RequestTimedOut(str(error))
     if isinstance(error, store.MetastoreUnavailable):
         return KafkaStorageError(str(error))
+    if isinstance(error, store.TooLarge):
+        return InvalidRequest(str(error))
     return UnknownServerError(str(error))

@@ -21,10 +21,15 @@ from trioq.errors import (
     InvalidReplicationFactor,
     InvalidRequest,
     InvalidTopicException,
+    PolicyViolation,
 )
 from trioq.metastore import layout
 
 MAX_NAME_LENGTH: Final = 249
+
+MAX_NEW_PARTITIONS: Final = 10_000
+"""Partitions that one request may create (Kafka's own limit)."""
+
 _NAME: Final = re.compile(r"[a-zA-Z0-9._-]+")
 
 
@@ -56,6 +61,22 @@ class Shape(NamedTuple):
     partitions: int
     replication_factor: int
     replicas: list[Replicas] | None
+
+
+class PartitionBudget:
+    """How many partitions the rest of a request may still create."""
+
+    def __init__(self) -> None:
+        self._left = MAX_NEW_PARTITIONS
+
+    def take(self, partitions: int) -> None:
+        """Count new partitions. Raises PolicyViolation when there are too many."""
+        if partitions > self._left:
+            raise PolicyViolation(
+                f"The request would create more than {MAX_NEW_PARTITIONS} partitions; make"
+                " several requests of it."
+            )
+        self._left -= partitions
 
 
 def check_name(name: str) -> None:

@@ -19,6 +19,7 @@ from trioq.controller.topic_plan import Plan
 from trioq.controller.topic_rules import (
     NewPartitions,
     NewTopic,
+    PartitionBudget,
     Shape,
     check_name,
     growth_of,
@@ -101,7 +102,8 @@ class TopicAdmin:
         Errors of an item: InvalidTopicException (name, or one that collides with another
         by "." and "_"), TopicAlreadyExists, InvalidPartitions, InvalidReplicationFactor,
         InvalidReplicaAssignment, InvalidConfig, InvalidRequest (a name twice),
-        RequestTimedOut, and what the metastore's failure becomes.
+        PolicyViolation (more than 10,000 partitions in the request), RequestTimedOut, and
+        what the metastore's failure becomes.
         """
         counts = Counter(topic.name for topic in topics)
         twice = InvalidRequest("The topic is named more than once in the request.")
@@ -194,12 +196,15 @@ class TopicAdmin:
         """Add partitions to topics; the answers are in the order of the request.
 
         Errors of an item: UnknownTopicOrPartition, InvalidPartitions (no increase, or too
-        many), InvalidReplicaAssignment, InvalidReplicationFactor, InvalidRequest (a topic
-        twice), RequestTimedOut, and the metastore's.
+        many), InvalidReplicaAssignment, InvalidReplicationFactor, PolicyViolation (as for
+        `create_topics`), InvalidRequest (a topic twice), RequestTimedOut, and the
+        metastore's.
         """
         counts = Counter(request.name for request in requests)
 
         def plan_with(image: ClusterImage) -> Planner:
+            budget = PartitionBudget()
+
             def plan(number: int) -> Plan:
                 request = requests[number]
                 if counts[request.name] > 1:
@@ -208,6 +213,7 @@ class TopicAdmin:
                 if topic is None:
                     raise UnknownTopicOrPartition
                 shape = growth_of(request, topic.partitions, self._config, set(image.brokers))
+                budget.take(shape.partitions)
                 start = start_led_by(_places(image), topic.partitions[0].replicas[0])
                 states = _states(image, shape, start, len(topic.partitions))
                 return topic_plan.growth(topic, states)
@@ -254,6 +260,7 @@ class _Creation:
         self._config = config
         self._live_brokers = set(image.brokers)
         self._claims: dict[str, str] | None = None
+        self._budget = PartitionBudget()
 
     def plan(self, topic: NewTopic, start: int) -> tuple[Plan, CreatedTopic]:
         """The plan, and the answer if it succeeds; the row of brokers begins at `start`."""
@@ -263,6 +270,7 @@ class _Creation:
         self._claim(topic.name)
         shape = shape_of(topic, self._config, self._live_brokers)
         overrides = topic_overrides(topic.configs)
+        self._budget.take(shape.partitions)
         states = _states(self._image, shape, start, 0)
         topic_id = new_topic_id()
         node = TopicNode(topic.name, shape.partitions, config=overrides)

@@ -9,7 +9,7 @@ outcome (a broken connection, a cancelled caller) was applied.
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import Sequence
 from typing import Final
 
@@ -47,16 +47,16 @@ class WriteChain:
         fails too. Cancelled: applied or not.
         """
         async with self._lock:
+            await self._trim()
             while True:
                 version = await self._expected_version()
-                token = secrets.token_hex(8).encode()
+                token = os.urandom(8).hex().encode()
                 try:
                     position = await self._send(operations, token, version)
                 except store.VersionConflict as conflict:
                     if conflict.path == layout.CONTROLLER_SEQ and conflict.index < 0:
                         continue  # a write whose caller was cancelled was applied after all
                     raise
-                await self._trim()
                 return position
 
     async def _expected_version(self) -> int:
@@ -92,6 +92,7 @@ class WriteChain:
         return feed.sequence_in(results)
 
     async def _trim(self) -> None:
+        """Trim the feed now and then: before a write, whose outcome it must not hide."""
         self._writes += 1
         if self._writes % _TRIM_EVERY == 0:
             fence = store.Check(layout.CONTROLLER_EPOCH, self.controller_epoch)

@@ -30,6 +30,8 @@ from trioq.metastore.session import Session, SessionState
 _MAX_GROUP: Final = 256
 """Requests that may share one transaction."""
 
+_CLOSE_PATIENCE_S: Final = 10.0
+
 
 class _Request:
     """One call on its way through the store's thread; the thread owns it until answered."""
@@ -145,10 +147,13 @@ class EmbeddedMetastore(store.Metastore):
             raise self._open_error
 
     async def close(self) -> None:
-        """Finish what was submitted, close the file, end the session; idempotent."""
+        """Finish what was submitted, close the file, end the session; idempotent.
+
+        A disk that has stopped answering is waited for ten seconds, then left.
+        """
         self._closing = True
         self._requests.put(None)
-        with trio.CancelScope(shield=True):
+        with trio.move_on_after(_CLOSE_PATIENCE_S, shield=True):
             await self._thread_ended.wait()
         self._lose_session()
 

@@ -21,6 +21,7 @@ MAX_ENTRY_BYTES: Final = 256 * 1024
 KEPT_ENTRIES: Final = 1_000
 _TRIM_SLACK: Final = 100
 _TRIM_AT_ONCE: Final = 400
+_READ_AT_ONCE: Final = 64
 _PREFIX: Final = f"{layout.FEED_ENTRIES}/e-"
 
 
@@ -143,6 +144,7 @@ class ImageFollower:
         self._metastore = metastore
         self._on_swap = on_swap
         self._coalesce_s = coalesce_s
+        self._lock = trio.Lock()
         self._swapped = trio.Event()
 
     async def run(
@@ -167,6 +169,10 @@ class ImageFollower:
 
     async def load(self) -> None:
         """Read everything in bulk and swap."""
+        async with self._lock:
+            await self._load()
+
+    async def _load(self) -> None:
         image: ClusterImage | None = None
         while image is None:
             image = await self._read_image()
@@ -187,11 +193,15 @@ class ImageFollower:
 
     async def catch_up(self) -> None:
         """Apply the entries that are there now; load anew where some are gone."""
-        entries = await self._read_entries(self.image.position)
-        if entries is None:
-            await self.load()
-        elif entries:
-            self._swap(self.image.apply(entries))
+        async with self._lock:
+            while True:
+                entries = await self._read_entries(self.image.position, at_most=_READ_AT_ONCE)
+                if entries is None:
+                    await self._load()
+                elif entries:
+                    self._swap(self.image.apply(entries))
+                if entries is None or len(entries) < _READ_AT_ONCE:
+                    return
 
     async def wait_for(self, position: int) -> ClusterImage:
         """Wait until the image holds the entry at `position`; returns that image."""
@@ -216,10 +226,12 @@ class ImageFollower:
         if self._coalesce_s:
             await trio.sleep(self._coalesce_s * (1 + random.random()))  # noqa: S311
 
-    async def _read_entries(self, position: int) -> list[FeedEntry] | None:
+    async def _read_entries(
+        self, position: int, *, at_most: int | None = None
+    ) -> list[FeedEntry] | None:
         """The entries after `position`, or None when they must be replaced by a load."""
         names = await self._metastore.children(layout.FEED_ENTRIES)
-        new = [name for name in names if _sequence(name) > position]
+        new = [name for name in names if _sequence(name) > position][:at_most]
         nodes = await self._metastore.get_many([f"{layout.FEED_ENTRIES}/{name}" for name in new])
         if await _trimmed_sequence(self._metastore) > position:
             return None

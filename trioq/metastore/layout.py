@@ -52,7 +52,7 @@ MAX_CHILDREN: Final = 10_000
 
 NO_CONFIG: Final[Mapping[str, str]] = MappingProxyType({})
 
-encode_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+encode_json = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class CorruptNode(MetastoreError):

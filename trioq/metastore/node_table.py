@@ -240,6 +240,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     execute("PRAGMA locking_mode = EXCLUSIVE")
     execute("PRAGMA journal_mode = WAL")
     execute("PRAGMA synchronous = FULL")
+    execute("PRAGMA fullfsync = ON")  # macOS: fsync alone leaves data in the drive's cache
     execute("PRAGMA cell_size_check = ON")
     execute("BEGIN IMMEDIATE")
     (application_id,) = execute("PRAGMA application_id").fetchone()
