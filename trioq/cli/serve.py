@@ -103,6 +103,6 @@ def serve(
 def run(config: BrokerConfig) -> int:
     """Run the broker; the exit status of the process."""
     logs.configure(config.logging_level)
-    from trioq.broker import serve as serve_broker  # noqa: PLC0415  wrong flags need no broker
+    from trioq.process import serve as serve_broker  # noqa: PLC0415  wrong flags need no broker
 
     return serve_broker(config)

@@ -95,10 +95,12 @@ class Context:
     log_dirs: LogDirs
     partitions: Partitions
     metastore: Metastore
-    topic_admin: TopicAdmin
     producer_ids: ProducerIds
     fetch_sessions: FetchSessions
     image_source: ImageSource
+    topic_admin: TopicAdmin = field(init=False)
+    """Set as soon as the controller's role is taken, before anything is served."""
+
     end_of_pass: list[Callable[[], bool]] = field(default_factory=list)
     """Called once at the end of each pass of the reactor. Each returns True when nothing
     that was received is borrowed any longer; otherwise the reactor leaves the receive

@@ -14,7 +14,7 @@ from trioq.storage.checkpoints import (
     decode_offsets,
     encode_offsets,
 )
-from trioq.storage.disk import Disk
+from trioq.storage.disk import Disk, DiskLock
 from trioq.storage.identity import META_PROPERTIES_FILE, CorruptIdentity, LogDirIdentity
 from trioq.storage.log_dir import LogDir
 from trioq.types import TopicPartition
@@ -39,14 +39,23 @@ def partition_of(name: str) -> TopicPartition | None:
     return TopicPartition(topic, int(number))
 
 
+def lock_directory(disk: Disk, path: str) -> DiskLock:
+    """Make the directory if need be, and lock it.
+
+    Raises StartupError, naming the process that holds it, and OSError.
+    """
+    disk.make_directory(path)
+    return disk.lock(f"{path}/{LOCK_FILE}")
+
+
 def open_directory(log_dir: LogDir, *, cluster_id: str, node_id: int) -> None:
     """Lock the directory, check whose it is, take its mark away and read what it holds.
 
     Raises StartupError (locked, or another cluster's or broker's) and OSError.
     """
     disk, path = log_dir.disk, log_dir.path
-    disk.make_directory(path)
-    log_dir.lock = disk.lock(f"{path}/{LOCK_FILE}")
+    if log_dir.lock is None:
+        log_dir.lock = lock_directory(disk, path)
     names = disk.list_subdirectories(path)
     log_dir.present = {found for name in names if (found := partition_of(name)) is not None}
     log_dir.directory_id = _check_identity(log_dir, cluster_id, node_id)

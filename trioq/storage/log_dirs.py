@@ -13,7 +13,7 @@ import trio
 from trioq import logs
 from trioq.clock import Clock
 from trioq.errors import KafkaStorageError, StartupError
-from trioq.storage.disk import Disk
+from trioq.storage.disk import Disk, DiskLock
 from trioq.storage.identity import (
     PARTITION_METADATA_FILE,
     CorruptIdentity,
@@ -72,6 +72,7 @@ class LogDirs:
         max_open_files: int = 1000,
         max_unwritten_bytes: int = 64 << 20,
         random: Random | None = None,
+        locks: Mapping[str, DiskLock] | None = None,
     ) -> Self:
         """Lock and read the directories; those that cannot be used are offline.
 
@@ -80,6 +81,7 @@ class LogDirs:
             max_open_files: bound of log files open at once, besides those lent to readers.
             max_unwritten_bytes: per directory; see `LogDir.is_backed_up`.
             random: source of the segments' jitter.
+            locks: of paths that `lock_directory` locked before; owned here from now on.
 
         Raises:
             StartupError: a directory is locked, or another cluster's or broker's, or none works.
@@ -101,6 +103,7 @@ class LogDirs:
                     dirty=dirty,
                     random=random or Random(),  # noqa: S311 - spreads rolls, keeps no secret
                 )
+                log_dir.lock = (locks or {}).get(path)
                 dirs.append(log_dir)
                 try:
                     open_directory(log_dir, cluster_id=cluster_id, node_id=node_id)

@@ -1,0 +1,280 @@
+"""One broker: its parts are built here, its nurseries nested, its end drained.
+
+    root_nursery                   anything escaping ends the process, exit 70
+    ├ signals                      SIGTERM/SIGINT: drain; a second one: cancel
+    └ metastore_nursery            the feed's follower                          [supervised]
+      └ storage_nursery            log writers, retention, checkpoints
+        └ server_nursery           reactor, deadlines, listeners, connections
+
+Indentation is nesting of `async with`, so the shutdown order is the code's shape. Followers'
+fetchers, coordinators and the controller's slot have their place between storage and server.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from trioq.clock import Clock, SystemClock
+from trioq.config import BrokerConfig
+from trioq.controller.producer_ids import ProducerIds
+from trioq.controller.takeover import take_over_alone
+from trioq.controller.topics import TopicAdmin
+from trioq.errors import ConfigError, StartupError
+from trioq.logs import get_logger
+from trioq.metastore.bootstrap import ensure_cluster, register_broker
+from trioq.metastore.embedded import open_embedded
+from trioq.metastore.feed import ImageFollower
+from trioq.metastore.image import ClusterImage
+from trioq.metastore.layout import BrokerRegistration
+from trioq.metastore.store import Metastore
+from trioq.metrics import Metrics
+from trioq.replication.partitions import Partitions
+from trioq.server.context import Context
+from trioq.server.deadlines import Deadlines
+from trioq.server.fetch_sessions import FetchSessions
+from trioq.server.server import Server
+from trioq.storage.disk import Disk, DiskLock, OsDisk
+from trioq.storage.log_dir_files import lock_directory
+from trioq.storage.log_dirs import LogDirs
+from trioq.storage.log_services import LogServices
+from trioq.supervise import supervise
+from trioq.types import TopicPartition
+
+METASTORE_FILE = "metastore.sqlite"
+FETCH_SESSION_EVICTION_S = 120.0
+"""A session idle for so long gives up its slot when another needs it (KIP-227)."""
+
+log = get_logger("trioq.broker")
+
+
+class Broker:
+    """A broker in this process; `run` is its life.
+
+    It touches neither signal handlers nor other settings of the process, so that several may
+    live in one process. `server` and `context` are there when `run` has reported started.
+    """
+
+    server: Server
+    context: Context
+
+    def __init__(
+        self, config: BrokerConfig, *, clock: Clock | None = None, disk: Disk | None = None
+    ) -> None:
+        self.config = config
+        self._clock: Clock = clock or SystemClock()
+        self._disk: Disk = disk or OsDisk()
+        self._stop = trio.Event()
+
+    def stop(self) -> None:
+        """Begin to drain: `run` returns when everything is stopped and closed."""
+        self._stop.set()
+
+    @property
+    def is_stopping(self) -> bool:
+        """True once `stop` was called."""
+        return self._stop.is_set()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Start, report started, serve until `stop`, drain.
+
+        Cancelled: connections are dropped, but the logs are closed in order (what is written
+        is synced, and the clean-shutdown mark is set).
+
+        Raises:
+            StartupError: the broker refuses to start; the message says what to do.
+        """
+        paths = [os.path.abspath(path) for path in self.config.log_dirs]  # noqa: PTH100  no I/O
+        # Before the metastore, so that a second broker is told who holds the directory.
+        locks = {paths[0]: self._lock(paths[0])}
+        try:
+            async with open_embedded(Path(paths[0]) / METASTORE_FILE) as metastore:
+                cluster_id = await ensure_cluster(metastore)
+                log_dirs = self._open_logs(paths, cluster_id, locks)
+                locks.clear()
+                is_clean = False
+                try:
+                    await self._run_parts(log_dirs, metastore, task_status)
+                    is_clean = True
+                except (trio.Cancelled, StartupError):
+                    is_clean = True
+                    raise
+                finally:
+                    # After a bug nobody vouches for the logs: the next start checks them.
+                    with trio.CancelScope(shield=True):
+                        await trio.to_thread.run_sync(partial(log_dirs.close, clean=is_clean))
+        finally:
+            for lock in locks.values():
+                lock.release()
+
+    def _lock(self, path: str) -> DiskLock:
+        try:
+            return lock_directory(self._disk, path)
+        except OSError as error:
+            raise StartupError(
+                f"the data directory {path} cannot be used: {error.strerror or error}; choose "
+                "another with --data-dir, or mend its permissions"
+            ) from error
+
+    def _open_logs(self, paths: list[str], cluster_id: str, locks: dict[str, DiskLock]) -> LogDirs:
+        config = self.config
+        return LogDirs.open(
+            paths,
+            cluster_id=cluster_id,
+            node_id=config.node_id,
+            disk=self._disk,
+            clock=self._clock,
+            max_open_files=config.log_max_open_files,
+            locks=locks,
+        )
+
+    async def _run_parts(
+        self, log_dirs: LogDirs, metastore: Metastore, task_status: trio.TaskStatus[None]
+    ) -> None:
+        """Build and nest the parts; see the module's docstring."""
+        recovered = 0
+        if not all(one.was_clean for one in log_dirs.dirs):
+            recovered = await trio.to_thread.run_sync(log_dirs.recover)
+        partitions = Partitions(log_dirs, self.config)
+        follower = ImageFollower(metastore, on_swap=partial(self._follow, partitions))
+        context = self._context(log_dirs, metastore, partitions, follower)
+        server = Server(context)
+        server.bind(self.config.endpoints())
+        try:
+            registration = await self._register(metastore, log_dirs, server)
+            chain = await take_over_alone(
+                metastore, registration.broker_id, registration.broker_epoch
+            )
+        except BaseException:
+            server.close_listeners()
+            raise
+        context.topic_admin = TopicAdmin(chain, follower, self.config)
+        self.server, self.context = server, context
+        async with trio.open_nursery() as metastore_nursery:
+            await metastore_nursery.start(_start_supervised, "feed follower", follower)
+            self._settle_logs(log_dirs, follower.image, recovered)
+            async with trio.open_nursery() as storage_nursery:
+                await storage_nursery.start(partial(log_dirs.run, self._log_services()))
+                async with trio.open_nursery() as server_nursery:
+                    await server_nursery.start(server.run)
+                    task_status.started()
+                    await self._stop.wait()
+                    await server.drain(self.config.shutdown_drain_timeout_ms / 1000)
+                    server_nursery.cancel_scope.cancel()
+                storage_nursery.cancel_scope.cancel()
+            metastore_nursery.cancel_scope.cancel()
+
+    def _context(
+        self,
+        log_dirs: LogDirs,
+        metastore: Metastore,
+        partitions: Partitions,
+        follower: ImageFollower,
+    ) -> Context:
+        config = self.config
+        return Context(
+            config=config,
+            clock=self._clock,
+            metrics=Metrics(),
+            deadlines=Deadlines(self._clock),
+            log_dirs=log_dirs,
+            partitions=partitions,
+            metastore=metastore,
+            producer_ids=ProducerIds(metastore),
+            fetch_sessions=FetchSessions(
+                slots=config.max_incremental_fetch_session_cache_slots,
+                eviction_s=FETCH_SESSION_EVICTION_S,
+            ),
+            image_source=follower,
+            end_of_pass=[log_dirs.end_pass],
+        )
+
+    async def _register(
+        self, metastore: Metastore, log_dirs: LogDirs, server: Server
+    ) -> BrokerRegistration:
+        """Tell the cluster who is here, and at which addresses: those of the bound ports."""
+        ports = {bound.listener.name: bound.port for bound in server.listeners}
+        endpoints = {
+            one.name: (one.advertised_host, one.advertised_port or ports[one.name])
+            for one in self.config.endpoints()
+        }
+        return await register_broker(
+            metastore,
+            BrokerRegistration(
+                broker_id=self.config.node_id,
+                broker_epoch=-1,
+                rack=self.config.broker_rack,
+                endpoints=endpoints,
+                directory_ids=tuple(str(one.directory_id) for one in log_dirs.dirs),
+                host=socket.gethostname(),
+                incarnation=secrets.token_hex(8),
+                clean=all(one.was_clean for one in log_dirs.dirs),
+            ),
+        )
+
+    def _settle_logs(self, log_dirs: LogDirs, image: ClusterImage, recovered: int) -> None:
+        """The image is complete: set aside what it does not know, learn what recovery saw."""
+        assigned = {
+            TopicPartition(topic.name, number): topic.topic_id
+            for topic in image.topics.values()
+            for number, state in enumerate(topic.partitions)
+            if self.config.node_id in state.replicas
+        }
+        log_dirs.set_aside_strays(assigned)
+        if recovered:
+            seen = [one.producers.max_producer_id() for one in log_dirs if one.segments.exists]
+            self.context.producer_ids.raise_above(max(seen, default=-1))
+
+    def _log_services(self) -> LogServices:
+        config = self.config
+        return LogServices(
+            retention_check_interval_ms=config.log_retention_check_interval_ms,
+            checkpoint_interval_ms=config.log_flush_offset_checkpoint_interval_ms,
+            producer_id_expiration_ms=config.producer_id_expiration_ms,
+            stray_retention_ms=config.stray_retention_ms,
+        )
+
+    def _follow(self, partitions: Partitions, before: ClusterImage, after: ClusterImage) -> None:
+        """The image was swapped: dynamic configuration first, then the partitions."""
+        if before.broker_configs != after.broker_configs:
+            self._use_dynamic_config(partitions, before, after)
+        partitions.apply_image(before, after)
+
+    def _use_dynamic_config(
+        self, partitions: Partitions, before: ClusterImage, after: ClusterImage
+    ) -> None:
+        overrides = {
+            **after.broker_configs.get("", {}),
+            **after.broker_configs.get(str(self.config.node_id), {}),
+        }
+        try:
+            config = self.config.replace(overrides)
+        except ConfigError as error:
+            log.error("dynamic configuration is not used", reason=str(error))
+            return
+        self.context.config = config
+        self.context.topic_admin.use_config(config)
+        partitions.use_config(config, before)
+
+
+async def _start_supervised(
+    name: str, follower: ImageFollower, *, task_status: trio.TaskStatus[None]
+) -> None:
+    """Keep the follower running; started when it has loaded for the first time."""
+    is_started = False
+
+    class _FirstStart:
+        """Passes on the first of the service's starts only."""
+
+        def started(self, _value: object = None) -> None:
+            nonlocal is_started
+            if not is_started:
+                is_started = True
+                task_status.started()
+
+    await supervise(name, partial(follower.run, task_status=_FirstStart()))
