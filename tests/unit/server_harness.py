@@ -179,7 +179,6 @@ def context(
         log_dirs=nothing,
         partitions=nothing,
         metastore=nothing,
-        topic_admin=nothing,
         producer_ids=nothing,
         fetch_sessions=nothing,
         image_source=nothing,

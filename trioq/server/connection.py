@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from trioq import logs
 from trioq.config import format_address
+from trioq.errors import BrokerBug
 from trioq.net.egress import Egress, SendState
 from trioq.net.poller import READABLE, WRITABLE
 from trioq.net.socket_buffers import Inbox
@@ -19,6 +21,8 @@ from trioq.net.transport import PlainTransport, Transport
 if TYPE_CHECKING:
     from trioq.server.reactor import Reactor
     from trioq.server.slot import Slot
+
+_log = logs.get_logger("trioq.server")
 
 # Reasons not to read from a connection.
 MUTED_UNDISPATCHED: Final = 1  # whole frames wait in the inbox: barrier, caps
@@ -166,16 +170,34 @@ class Connection:
     def start_task(self, task: Callable[..., Awaitable[object]], *args: object) -> None:
         """Run `await task(*args)` within the lifetime of this connection.
 
-        What it raises ends the broker: catch what may happen. Does nothing once the
-        connection is ending.
+        An unexpected error in it is logged and closes the connection; a BrokerBug ends the
+        broker. Does nothing once the connection is ending.
         """
+        self.spawn(self._run_guarded, task, args)
+
+    def start_alone(self, task: Callable[[], Awaitable[object]]) -> None:
+        """Run `await task()`, and dispatch no later request before it is over.
+
+        Any error in it ends the broker. Never runs once the connection is ending.
+        """
+        self.alone_count += 1
+        self.spawn(self._run_alone, task)
+
+    def spawn(self, task: Callable[..., Awaitable[object]], *args: object) -> None:
+        """As `start_task`, but any error in the task ends the broker."""
         if self._nursery is not None and not self.is_closing:
             self._nursery.start_soon(task, *args)
 
-    def start_alone(self, task: Callable[[], Awaitable[object]]) -> None:
-        """Like `start_task`, and no later request is dispatched before the task is over."""
-        self.alone_count += 1
-        self.start_task(self._run_alone, task)
+    async def _run_guarded(
+        self, task: Callable[..., Awaitable[object]], args: tuple[object, ...]
+    ) -> None:
+        try:
+            await task(*args)
+        except BrokerBug:
+            raise
+        except Exception as error:  # noqa: BLE001  the border of all handlers
+            _log.exception("task of a request failed", peer=self.peer)
+            self.close(f"the task of a request failed: {error!r}")
 
     async def _run_alone(self, task: Callable[[], Awaitable[object]]) -> None:
         try:

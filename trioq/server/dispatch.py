@@ -102,7 +102,7 @@ class Dispatcher:
         request = Request(connection, moved, memoryview(body), len(body))
         connection.park(slot, len(body))
         connection.barrier_is_open = api.is_barrier
-        connection.start_task(self._run_task, api, connection, request, slot)
+        connection.spawn(self._run_task, api, connection, request, slot)
 
     async def _run_task(
         self, api: Api, connection: Connection, request: Request, slot: Slot
