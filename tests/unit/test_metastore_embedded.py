@@ -167,6 +167,22 @@ async def test_a_write_that_fails_before_the_commit_changes_nothing(path, monkey
         assert metastore.session.state is SessionState.CONNECTED
 
 
+async def test_a_full_disk_refuses_writes_and_nothing_else(path, monkeypatch):
+    def full(self):
+        error = sqlite3.OperationalError("database or disk is full")
+        error.sqlite_errorcode = sqlite3.SQLITE_FULL
+        raise error
+
+    async with open_embedded(path) as metastore:
+        await metastore.create("/a", b"")
+        with monkeypatch.context() as patch:
+            patch.setattr(NodeTable, "commit", full)
+            with pytest.raises(store.MetastoreUnavailable, match="nothing was written"):
+                await metastore.set("/a", b"lost", 0)
+        assert await metastore.get("/a") == store.Node(b"", 0)
+        assert await metastore.set("/a", b"kept", 0) == 1
+
+
 async def test_a_commit_that_fails_ends_the_session(path, monkeypatch):
     def failing_commit(self):
         raise sqlite3.OperationalError("disk I/O error")

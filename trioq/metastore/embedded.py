@@ -5,8 +5,9 @@ file is locked exclusively while open. One thread owns the connection and takes 
 in order; what is waiting when it comes round shares one transaction and so one
 fdatasync, each multi in a savepoint of its own. Nothing is answered before the commit.
 
-If a commit itself fails, nobody can know what the disk holds: its writers get
-OutcomeUnknown, the session is LOST, and the store takes nothing more.
+A full disk refuses writes and nothing else. If a commit fails otherwise, nobody can know
+what the disk holds: its writers get OutcomeUnknown, the session is LOST, and the store
+takes nothing more.
 """
 
 from __future__ import annotations
@@ -279,18 +280,26 @@ def _run_group(table: NodeTable, group: Sequence[_Request]) -> Exception | None:
                 _read(table, request)
     except sqlite3.Error as error:
         table.rollback()
-        _fail(group, store.MetastoreUnavailable(f"{table.path}: {error}; nothing was written"))
+        _fail(group, _not_written(table, error))
         return None
     try:
         table.commit()
     except sqlite3.Error as error:
         table.rollback()
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+            # without its last page in the file, the transaction is none
+            _fail(group, _not_written(table, error))
+            return None
         broken = store.OutcomeUnknown(
             f"{table.path}: the commit failed ({error}); restart the broker"
         )
         _fail(group, broken)
         return broken
     return None
+
+
+def _not_written(table: NodeTable, error: sqlite3.Error) -> store.MetastoreUnavailable:
+    return store.MetastoreUnavailable(f"{table.path}: {error}; nothing was written")
 
 
 def _read(table: NodeTable, request: _Request) -> None:
