@@ -62,3 +62,22 @@ def test_files_that_are_none_of_ours(tmp_path):
     missing = run("dump", tmp_path / "missing.log")
     assert missing.exit_code == 2
     assert "does not exist" in missing.stderr
+
+
+def test_verify_tells_whole_from_damaged(segment):
+    whole = run("verify", segment.parent)
+    assert (whole.exit_code, whole.stderr) == (0, ""), whole.output
+    assert "1 partitions, 1 segments, 2 batches, 3 records" in whole.stdout
+    data = bytearray(segment.read_bytes())
+    data[-1] ^= 1
+    segment.write_bytes(data)
+    damaged = run("verify", segment.parent)
+    assert damaged.exit_code == 1
+    assert damaged.stdout.startswith("damage: ")
+    assert not json.loads(run("verify", segment.parent, "--json").stdout)["is_sound"]
+
+
+def test_verify_of_something_else(tmp_path):
+    result = run("verify", tmp_path)
+    assert result.exit_code == 1
+    assert str(tmp_path) in result.stderr

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from trioq.cli.app import CONTEXT_SETTINGS, FAILED
+from trioq.cli.output import print_json
+
+if TYPE_CHECKING:
+    from trioq.storage.verify import Progress, VerifyReport
 
 
 @click.group(context_settings=CONTEXT_SETTINGS)
@@ -44,34 +49,76 @@ def dump(file: Path, records: bool, as_json: bool) -> None:
 
 @log.command()
 @click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path))
-def verify(directory: Path) -> None:
-    """Check every segment and index under DIRECTORY, which no broker may have open.
+@click.option("--allow-gaps", is_flag=True, help="Offsets may be missing: compacted topics.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def verify(directory: Path, allow_gaps: bool, as_json: bool) -> None:
+    """Check every batch, index and checkpoint under DIRECTORY, of a stopped broker.
 
-    DIRECTORY is a data directory or one partition's. Each problem is a line; the exit status is
-    1 if there is one.
+    DIRECTORY is a data directory or one partition's. Each problem is a line: "damage" where
+    records are lost or changed, "repairable" where the broker puts it right by itself. The exit
+    status is 1 if there is damage.
     """
     from trioq.storage.verify import verify_dir  # noqa: PLC0415  other commands do not need it
 
     with _progress_bar() as progress:
-        problems = [str(problem) for problem in verify_dir(directory, progress=progress)]
-    for problem in problems:
-        click.echo(problem)
-    if problems:
-        click.echo(f"{len(problems)} problems in {directory}", err=True)
+        report = verify_dir(directory, progress=progress, allow_gaps=allow_gaps)
+    if as_json:
+        print_json(_as_dict(report))
+    else:
+        for problem in report.problems:
+            click.echo(f"{problem.severity.value}: {problem}")
+        click.echo(_summary(report))
+    if not report.is_sound:
         sys.exit(FAILED)
-    click.echo(f"{directory} is whole", err=True)
+
+
+def _summary(report: VerifyReport) -> str:
+    found = (
+        f"{report.partitions} partitions, {report.segments} segments, {report.batches} batches, "
+        f"{report.records} records, {report.log_bytes} bytes"
+    )
+    if not report.damage_count and not report.repairable_count:
+        return f"{found}: all sound"
+    shown = len(report.problems)
+    hidden = report.damage_count + report.repairable_count - shown
+    more = f" ({hidden} not shown)" if hidden else ""
+    return f"{found}: {report.damage_count} damaged, {report.repairable_count} repairable{more}"
+
+
+def _as_dict(report: VerifyReport) -> dict[str, object]:
+    return {
+        "is_sound": report.is_sound,
+        "partitions": report.partitions,
+        "segments": report.segments,
+        "batches": report.batches,
+        "records": report.records,
+        "log_bytes": report.log_bytes,
+        "damage_count": report.damage_count,
+        "repairable_count": report.repairable_count,
+        "problems": [
+            problem._asdict() | {"severity": problem.severity.value} for problem in report.problems
+        ],
+    }
 
 
 @contextmanager
-def _progress_bar() -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr where it is a terminal; called with the bytes done and those in all."""
+def _progress_bar() -> Iterator[Progress | None]:
+    """A bar on stderr where it is a terminal; None elsewhere."""
     if not sys.stderr.isatty():
-        yield lambda _done, _total: None
+        yield None
         return
     from rich.console import Console  # noqa: PLC0415  slow to import, needed on terminals only
-    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn  # noqa: PLC0415
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+    from rich.progress import Progress as Bar  # noqa: PLC0415
 
-    columns = (BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("verify", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda file, done, total: bar.update(
+            task, description=file, completed=done, total=total
+        )
