@@ -52,7 +52,7 @@ class LogDir:
         "indexes",
         "interval_asked",
         "interval_due_s",
-        "is_listed",
+        "is_read",
         "lock",
         "log_starts",
         "logs",
@@ -102,7 +102,7 @@ class LogDir:
         self.lock: DiskLock | None = None
         self.directory_id: UUID | None = None
         self.was_clean = False
-        self.is_listed = False
+        self.is_read = False
         self.present: set[TopicPartition] = set()
         """Partitions that have a directory here."""
         self.recovered: dict[TopicPartition, RecoveredLog] = {}

@@ -69,7 +69,7 @@ def open_directory(log_dir: LogDir, *, cluster_id: str, node_id: int) -> None:
     if log_dir.was_clean:
         disk.unlink(f"{path}/{CLEAN_SHUTDOWN_FILE}")
         disk.fsync_dir(path)
-    log_dir.is_listed = True
+    log_dir.is_read = True
 
 
 def _check_identity(log_dir: LogDir, cluster_id: str, node_id: int) -> uuid.UUID:
@@ -143,6 +143,25 @@ def write_documents(disk: Disk, documents: list[tuple[str, bytes]]) -> None:
         disk.replace_file(path, content)
 
 
-def write_clean_mark(log_dir: LogDir) -> None:
-    """Say, as the last thing, that everything here is whole. Raises OSError."""
+def settle_directory(log_dir: LogDir) -> None:
+    """Write and sync all there is, then the checkpoints, then, last, the clean-shutdown mark.
+
+    Blocks. Raises OSError; a log that fails takes the directory offline, and there is no mark.
+    """
+    writer = log_dir.writer
+    while writer.run_round():
+        pass
+    for one in tuple(log_dir.logs):
+        while one.is_borrowing and not one.write_group():
+            writer.run_round()
+        if log_dir.error is None and not one.failed:
+            one.settle_and_sync()
+    if log_dir.error is not None or any(one.failed for one in log_dir.logs):
+        return
+    # Logs that nobody asked for are as recovery left them.
+    for topic_partition, recovered in log_dir.recovered.items():
+        log_dir.recovery_points[topic_partition] = recovered.log_end_offset
+        log_dir.log_starts[topic_partition] = recovered.log_start_offset
+    write_documents(log_dir.disk, gather_checkpoints(log_dir, everything=True))
+    log_dir.disk.fault_point("close.checkpointed")
     log_dir.disk.replace_file(f"{log_dir.path}/{CLEAN_SHUTDOWN_FILE}", CLEAN_SHUTDOWN_MARK)

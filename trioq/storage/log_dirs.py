@@ -5,7 +5,6 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from random import Random
-from time import perf_counter
 from typing import Self
 
 import trio
@@ -27,19 +26,18 @@ from trioq.storage.log_dir_files import (
     DELETE_SUFFIX,
     gather_checkpoints,
     open_directory,
-    write_clean_mark,
+    settle_directory,
     write_documents,
 )
 from trioq.storage.log_services import LogServices, run_services
 from trioq.storage.open_files import OpenFiles
-from trioq.storage.recovery import LogRecovery, RecoveredLog
+from trioq.storage.recovery import recover_log, recover_logs
 from trioq.storage.segment import SegmentIndexes
 from trioq.storage.segments import Segments
 from trioq.storage.strays import Strays
 from trioq.types import TopicId, TopicPartition
 
 INDEX_MEMORY_BYTES = 32 << 20
-DEFAULT_INDEX_INTERVAL_BYTES = 4096
 
 log = logs.get_logger(__name__)
 
@@ -121,8 +119,8 @@ class LogDirs:
     def recover(self, *, threads: int = 2) -> int:
         """Recover every log of the directories that were not stopped cleanly.
 
-        Blocks; meant to run before anything else here, from any one thread. Logs progress.
-        Returns how many logs were recovered. A directory that fails goes offline.
+        Blocks; before anything else here, from any one thread. Logs progress. Returns how many
+        logs there were. A directory that fails goes offline.
         """
         work = [
             (log_dir, topic_partition)
@@ -130,42 +128,9 @@ class LogDirs:
             if log_dir.error is None and not log_dir.was_clean
             for topic_partition in sorted(log_dir.present)
         ]
-        if not work:
-            return 0
-        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - 10 ms of imports
-
-        started = told = perf_counter()
-        log.info("recovering_logs", logs=len(work), reason="the last stop was not clean")
-        with ThreadPoolExecutor(threads, thread_name_prefix="recover") as pool:
-            found = pool.map(lambda one: self._recover_or_fail(*one), work)
-            for number, recovered in enumerate(found, 1):
-                log_dir, topic_partition = work[number - 1]
-                if isinstance(recovered, OSError):
-                    log_dir.fail(recovered)
-                else:
-                    log_dir.recovered[topic_partition] = recovered
-                if perf_counter() - told > 1:
-                    told = perf_counter()
-                    log.info("recovering_logs", done=number, logs=len(work))
-        log.info("recovered_logs", logs=len(work), seconds=round(perf_counter() - started, 3))
+        if work:
+            recover_logs(work, threads)
         return len(work)
-
-    def _recover_or_fail(
-        self, log_dir: LogDir, topic_partition: TopicPartition
-    ) -> RecoveredLog | OSError:
-        try:
-            return self._recover(log_dir, topic_partition)
-        except OSError as error:
-            return error
-
-    def _recover(self, log_dir: LogDir, topic_partition: TopicPartition) -> RecoveredLog:
-        return LogRecovery(
-            log_dir.disk,
-            f"{log_dir.path}/{topic_partition}",
-            recovery_point=log_dir.recovery_points.get(topic_partition, 0),
-            log_start_offset=log_dir.log_starts.get(topic_partition, 0),
-            index_interval_bytes=DEFAULT_INDEX_INTERVAL_BYTES,
-        ).run()
 
     # ---- logs ----
 
@@ -216,7 +181,7 @@ class LogDirs:
 
     def _dir_for_new(self, topic_partition: TopicPartition) -> LogDir:
         """The directory with the fewest partitions."""
-        if not all(log_dir.is_listed for log_dir in self.dirs):
+        if not all(log_dir.is_read for log_dir in self.dirs):
             raise KafkaStorageError(
                 f"{topic_partition} may be in a log directory that could not be read"
             )
@@ -253,12 +218,12 @@ class LogDirs:
         )
         recovered = log_dir.recovered.pop(topic_partition, None)
         if recovered is None and not log_dir.was_clean:
-            recovered = self._recover(log_dir, topic_partition)
+            recovered = recover_log(log_dir, topic_partition)
         segments.load()
         end_offset = log_dir.recovery_points.get(topic_partition, -1)
         if recovered is None and segments.exists and end_offset < segments.items[-1].base_offset:
             log.warning("log_without_checkpoint", log=str(topic_partition), action="recovering it")
-            recovered = self._recover(log_dir, topic_partition)
+            recovered = recover_log(log_dir, topic_partition)
             segments.load()
         start_offset = log_dir.log_starts.get(topic_partition, 0)
         if recovered is not None:
@@ -365,37 +330,20 @@ class LogDirs:
         """Settle and sync all logs, checkpoint, leave the clean-shutdown mark, unlock.
 
         Blocks; from any thread, when nothing else uses the logs any more. `clean=False` leaves
-        everything as a crash of the process would.
+        everything as a crash of the process would. A second call does nothing.
         """
         for log_dir in self.dirs:
+            if log_dir.lock is None:
+                continue
             if clean and log_dir.error is None:
-                while log_dir.writer.run_round():
-                    pass
                 try:
-                    self._settle(log_dir)
+                    settle_directory(log_dir)
                 except OSError as error:
                     log_dir.fail(error)
             for one in tuple(log_dir.logs):
                 one.close(clean=False)
             _unlock(log_dir)
         self._logs.clear()
-
-    def _settle(self, log_dir: LogDir) -> None:
-        for one in tuple(log_dir.logs):
-            one.write_group()
-            while log_dir.writer.run_round():
-                pass
-            if log_dir.error is not None:
-                return
-            one.settle_and_sync()
-        if log_dir.error is not None:
-            return
-        # Logs that nobody asked for are as recovery left them.
-        for topic_partition, recovered in log_dir.recovered.items():
-            log_dir.recovery_points[topic_partition] = recovered.log_end_offset
-        write_documents(log_dir.disk, gather_checkpoints(log_dir, everything=True))
-        log_dir.disk.fault_point("close.checkpointed")
-        write_clean_mark(log_dir)
 
 
 def _check_usable(dirs: Sequence[LogDir]) -> None:

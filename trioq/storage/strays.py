@@ -71,7 +71,8 @@ class Strays:
         for log_dir in self._dirs:
             if log_dir.error is not None:
                 continue
-            for topic_partition in sorted(log_dir.present):
+            loaded = {one.topic_partition for one in log_dir.logs if one.segments.exists}
+            for topic_partition in sorted(log_dir.present - loaded):
                 found_id = topic_id_in(log_dir, topic_partition)
                 if assigned.get(topic_partition) != found_id or found_id is None:
                     strays.append((log_dir, topic_partition, found_id))
