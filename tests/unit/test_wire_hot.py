@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.unit.wire_oracle import implemented, message_id, messages
-from trioq._native.hot_wire import FieldPlan, MessagePlan, StructPlan
+from trioq._native.hot_wire import MessagePlan
+from trioq._native.wire_plan import FieldPlan, StructPlan
 from trioq.errors import ProtocolViolation
 from trioq.types import FileRegion
 from trioq.wire.decoder import generate_decoder

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from trioq._native.hot_wire import FieldPlan, MessagePlan, StructPlan, Tables
+from trioq._native.hot_wire import MessagePlan
+from trioq._native.wire_plan import FieldPlan, StructPlan, Tables
 from trioq.wire.kinds import (
     ArrayOf,
     Field,

@@ -1,0 +1,6 @@
+from trioq._native.wire_plan cimport StructPlan, Tables
+
+
+cdef object read_message(
+    StructPlan plan, Tables tables, str title, buf, Py_ssize_t position, Py_ssize_t end
+)

@@ -1,0 +1,1 @@
+"""Reads wire messages by plans; for hot_wire alone, which calls it natively."""
