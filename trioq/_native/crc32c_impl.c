@@ -189,13 +189,13 @@ static void build_shift_table(shift_table shift, uint64_t bytes) {
     }
 }
 
-static inline uint32_t move_past(uint32_t crc, const shift_table shift) {
+static inline uint32_t move_past(uint32_t crc, shift_table shift) {
     return shift[0][crc & 0xFF] ^ shift[1][(crc >> 8) & 0xFF] ^ shift[2][(crc >> 16) & 0xFF] ^
            shift[3][crc >> 24];
 }
 
 ARM_TARGET static inline uint32_t three_streams(uint32_t crc, const uint8_t *data, size_t stream,
-                                                const shift_table shift) {
+                                                shift_table shift) {
     uint32_t first = crc, second = 0, third = 0;
     const uint8_t *end = data + stream;
     for (; data < end; data += 8) {

@@ -16,7 +16,7 @@ from cpython.bytes cimport (
 from cpython.ref cimport PyObject, Py_INCREF
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE, PyTuple_New, PyTuple_SET_ITEM
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memcmp, memcpy
 
 from trioq._native.gil cimport RELEASE_ABOVE_BYTES
 from trioq._native.varint cimport read_varint, read_varlong, size_of_varlong, write_varlong
@@ -275,7 +275,21 @@ cdef inline void _give(object into, Py_ssize_t index, object item):
     PyTuple_SET_ITEM(into, index, item)
 
 
-cdef tuple _decode_headers(RecordView* record):
+cdef inline object _header_key(
+    const uint8_t* start, int32_t length, tuple previous, Py_ssize_t index
+):
+    # The records of a batch mostly have the same header keys: the previous record's is used again.
+    cdef Py_ssize_t known_length
+    cdef const char* known
+    if index < PyTuple_GET_SIZE(previous):
+        key = <object>PyTuple_GET_ITEM(<object>PyTuple_GET_ITEM(previous, index), 0)
+        known = PyUnicode_AsUTF8AndSize(key, &known_length)
+        if known_length == length and memcmp(known, start, length) == 0:
+            return key
+    return PyUnicode_DecodeUTF8(<const char*>start, length, "replace")
+
+
+cdef tuple _decode_headers(RecordView* record, tuple previous):
     # Parsed before, so two bytes or more stand behind each counted header. Checked again as they
     # are read: making objects may run a collection, and with it code that changes the bytes.
     cdef const uint8_t* p = record.headers
@@ -291,7 +305,7 @@ cdef tuple _decode_headers(RecordView* record):
         p = _skip_field(p, record.end, 0, &start, &length)
         if p == NULL:
             raise InvalidRecord("the bytes changed while they were decoded")
-        _give(header, 0, PyUnicode_DecodeUTF8(<const char*>start, length, "replace"))
+        _give(header, 0, _header_key(start, length, previous, i))
         p = _skip_field(p, record.end, -1, &start, &length)
         if p == NULL:
             raise InvalidRecord("the bytes changed while they were decoded")
@@ -310,6 +324,7 @@ cdef list decode(
     cdef int32_t index
     cdef int32_t previous = -1
     cdef object made
+    cdef tuple headers = ()
     result.fault = NONE
     for index in range(record_count):
         result.index = index
@@ -331,7 +346,8 @@ cdef list decode(
             _give(made, 1, append_time)
         _give(made, 2, _bytes_or_none(record.key, record.key_length))
         _give(made, 3, _bytes_or_none(record.value, record.value_length))
-        _give(made, 4, _decode_headers(&record))
+        headers = _decode_headers(&record, headers)
+        _give(made, 4, headers)
         records.append(made)
         data = record.end
     if data != end:
