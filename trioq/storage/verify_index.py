@@ -35,6 +35,7 @@ class _IndexCheck:
         self._report = report
         self._path = path
         self._base_offset = base_offset
+        self._is_rejected = False
         self._entries = _read(path, self.entry)
         self._next = next(self._entries, None)
         leftover = path.stat().st_size % self.entry.size
@@ -46,6 +47,7 @@ class _IndexCheck:
 
     def _reject(self, position: int, what: str) -> None:
         self._report.repairable(str(self._path), position, what, REBUILT)
+        self._is_rejected = True
         self._next = None
         self._entries = iter(())
 
@@ -120,7 +122,7 @@ class TimeIndexCheck(_IndexCheck):
             at, (_, relative_offset) = self._next
             offset = self._base_offset + relative_offset
             self._reject(at, f"offset {offset} is beyond the last batch")
-        elif is_sealed and self._last_entry < self._greatest:
+        elif is_sealed and not self._is_rejected and self._last_entry < self._greatest:
             self._reject(
                 self._path.stat().st_size,
                 f"ends at timestamp {self._last_entry}, the segment's greatest is {self._greatest}",
