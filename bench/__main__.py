@@ -14,8 +14,13 @@ from typing import NamedTuple
 from bench.path import frames, loadgen
 from bench.path.process import BrokerProcess, running_broker
 from trioq import __version__
-from trioq.cli.admin_connection import AdminConnection
-from trioq.wire.messages.create_topics import CreateTopicsRequest, CreateTopicsRequestTopic
+from trioq.cli.admin_connection import AdminConnection, HostPort
+from trioq.wire.api_keys import ApiKey
+from trioq.wire.messages.create_topics import (
+    CreateTopicsRequest,
+    CreateTopicsRequestTopic,
+    CreateTopicsResponse,
+)
 
 MIB = 1024**2
 TOPIC = "bench"
@@ -121,9 +126,10 @@ def measure(
 
 def create_topic(broker: BrokerProcess) -> None:
     """The topic that every case uses, with 16 partitions."""
-    with AdminConnection(broker.host, broker.port) as admin:
-        topic = CreateTopicsRequestTopic(name=TOPIC, num_partitions=16, replication_factor=1)
-        admin.call(CreateTopicsRequest(topics=[topic], timeout_ms=30_000))
+    topic = CreateTopicsRequestTopic(name=TOPIC, num_partitions=16, replication_factor=1)
+    request = CreateTopicsRequest(topics=[topic], timeout_ms=30_000)
+    with AdminConnection(HostPort(broker.host, broker.port), timeout_s=30) as admin:
+        admin.ask(ApiKey.CREATE_TOPICS, request, CreateTopicsResponse)
 
 
 def fill(broker: BrokerProcess) -> None:

@@ -163,6 +163,7 @@ class _Fetch:
         self._still_needed_bytes = self._message.min_bytes - available_bytes
         ctx, session = self._ctx, self._session
         self._slot.on_cancel = self._cancelled
+        self._slot.on_drain = self.answer
         self._deadline = ctx.deadlines.add(
             ctx.clock.monotonic_s() + self._message.max_wait_ms / 1000, self.answer
         )
@@ -189,7 +190,7 @@ class _Fetch:
         self._leave()
 
     def _leave(self) -> None:
-        self._slot.on_cancel = None
+        self._slot.on_cancel = self._slot.on_drain = None
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
