@@ -83,7 +83,7 @@ def list_topics(target: tuple[list[HostPort], float], as_json: bool) -> None:
         print_json([{**topic._asdict(), "topic_id": format_id(topic.topic_id)} for topic in found])
         return
     print_table(
-        f"{len(found)} topics",
+        f"topics: {len(found)}",
         ["topic", "partitions", "replicas"],
         [(topic.name, topic.partitions, topic.replication_factor) for topic in found],
     )

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from trioq.cli.admin_connection import AdminConnection, AdminError, HostPort, connect
 from trioq.config.key import Scope, Source
-from trioq.errors import NotController, error_class
+from trioq.errors import NotController, UnknownTopicOrPartition, error_class
 from trioq.types import ZERO_TOPIC_ID, TopicId
 from trioq.wire.api_keys import ApiKey
 from trioq.wire.messages.create_partitions import (
@@ -320,4 +320,6 @@ def _raise_for(failure: str, code: int, message: str | None) -> None:
     if code == 0:
         return
     error = error_class(code)
+    if code == UnknownTopicOrPartition.code:
+        message = "there is no such topic; `trioq topic list` shows those there are"
     raise AdminError(f"{failure}: {message or error()} ({error.kafka_name})", code)
