@@ -118,6 +118,26 @@ async def test_a_position_read_back_includes_the_write(metastore, epoch):
     assert await chain.write([Set(path, b"{}", 0)]) > position
 
 
+async def test_a_lost_write_that_comes_late_fails(metastore, epoch):
+    lost = []
+
+    class Delaying(Doubtful):
+        async def multi(self, operations):
+            if lost:
+                return await metastore.multi(operations)
+            lost.append(operations)
+            raise store.OutcomeUnknown("connection lost")
+
+    chain = WriteChain(Delaying(metastore), epoch)
+    with pytest.raises(store.MetastoreUnavailable):
+        await chain.write([Create("/lost", b"")])
+    await chain.write([Create("/next", b"")])
+    with pytest.raises(store.VersionConflict) as caught:
+        await metastore.multi(lost[0])
+    assert caught.value.path == layout.CONTROLLER_SEQ
+    assert await metastore.get_many(["/lost"]) == [None]
+
+
 async def test_a_refused_write_names_its_own_operation(metastore, epoch):
     chain = WriteChain(metastore, epoch)
     with pytest.raises(store.NoNode) as caught:

@@ -118,11 +118,12 @@ async def test_many_changes_make_few_swaps(metastore):
 async def test_trimming_keeps_the_newest_and_a_reader_behind_reloads(metastore):
     behind, level = ImageFollower(metastore), ImageFollower(metastore)
     await behind.load()
+    await add_topic(metastore, "only-in-what-was-trimmed")
     for number in range(30):
         await set_config(metastore, number)
     await level.load()
     assert await feed.trim(metastore, kept=40) == 0
-    assert await feed.trim(metastore, kept=10) == 20
+    assert await feed.trim(metastore, kept=10) == 21
     assert len(await metastore.children(layout.FEED_ENTRIES)) == 10
     await set_config(metastore, 30)
     fresh = ImageFollower(metastore)
@@ -130,6 +131,7 @@ async def test_trimming_keeps_the_newest_and_a_reader_behind_reloads(metastore):
     for follower in (behind, level):
         await follower.catch_up()
         assert follower.image == fresh.image
+        assert len(follower.image.topics) == 1
         assert follower.image.broker_configs[""] == {"k": "30"}
 
 

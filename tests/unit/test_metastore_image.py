@@ -154,11 +154,14 @@ def test_changed_topics_are_those_that_differ(first, second):
 
 def test_replaying_old_entries_changes_nothing():
     tree, rng = Tree(), random.Random(1)
-    for _ in range(50):
+    for number in range(50):
+        tree.write((TOPIC_IDS[0], TopicNode("x", rng.randrange(1, 4), config={"k": str(number)})))
         tree.write((TOPIC_IDS[0], rng.randrange(3), rng.randrange(9)))
-        tree.write((TOPIC_IDS[0], TopicNode("x", rng.randrange(1, 4))))
+        tree.write(("config", "1", rng.randrange(9)))
+        tree.write(("elect", rng.randrange(9)))
     image = tree.loaded()
-    assert image.apply(tree.entries) == image
+    for end in range(len(tree.entries)):
+        assert image.apply(tree.entries[:end]) == image
 
 
 def test_a_topic_shows_only_when_live_and_whole():
