@@ -39,6 +39,7 @@ LATEST = -1
 EARLIEST = -2
 MAX_TIMESTAMP = -3
 EARLIEST_LOCAL = -4
+FIRST_VERSION_WITH_LEADER_EPOCH = 4
 FIRST_VERSION_WITH_MAX_TIMESTAMP = 7
 FIRST_VERSION_WITH_OFFSET_NOT_AVAILABLE = 5
 FIRST_VERSION_WITH_EARLIEST_LOCAL = 8
@@ -84,7 +85,9 @@ def _look_up(
         answer.error_code = error.code
     else:
         if found is not None:
-            answer.offset, answer.timestamp, answer.leader_epoch = found
+            answer.offset, answer.timestamp, leader_epoch = found
+            if version >= FIRST_VERSION_WITH_LEADER_EPOCH:
+                answer.leader_epoch = leader_epoch
     return answer
 
 

@@ -10,8 +10,8 @@ Behaviour:
   (KIP-98)
 - each partition succeeds or fails for itself
 
-Version notes: 5 log_start_offset; 7 zstd; 8 error_message (KIP-467); 9 flexible; 10
-current_leader and node_endpoints (KIP-951); 11 as 10 for a broker without transactions.
+Version notes: 5 log_start_offset; 7 zstd; 8 error_message (KIP-467); 9 flexible; 10 and 11
+add what concerns a moved leader and transactions, so they are as 9 on a broker alone.
 """
 
 from __future__ import annotations
