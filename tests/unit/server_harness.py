@@ -165,9 +165,7 @@ class Harness:
                 await trio.lowlevel.checkpoint()
 
 
-def context(
-    end_of_pass: Iterable[Callable[[], bool]] = (), clock: Clock | None = None
-) -> Context:
+def context(end_of_pass: Iterable[Callable[[], bool]] = (), clock: Clock | None = None) -> Context:
     """A context with the parts that the server itself uses."""
     clock = clock or SystemClock()
     nothing: Any = None

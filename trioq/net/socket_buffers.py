@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
+from trioq._native.growth import grow
+
 SCRATCH_BYTES = 1024 * 1024
 RECEIVE_BYTES = 64 * 1024
 """Most bytes of one receive into the scratch buffer."""
@@ -80,7 +82,7 @@ class Inbox:
 
     def grow(self, size_bytes: int) -> None:
         """Make room for `size_bytes` more, which the caller has charged."""
-        self.buffer += bytes(size_bytes)
+        grow(self.buffer, size_bytes)
 
     def keep(self, data: memoryview, frame_bytes: int) -> None:
         """Hold a copy of `data`; the inbox is empty before."""

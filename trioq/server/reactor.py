@@ -112,14 +112,23 @@ class Reactor:
             await self._no_connections.park()
 
     async def _run_passes(self) -> None:
-        """Wait for sockets to be ready; one pass per turn of the loop."""
-        poller = self._poller
+        """Passes while there is something to do, then wait for sockets to be ready.
+
+        Other tasks get their turn after every pass that used up its time; small passes
+        share a turn of that length, since a turn of the loop costs more than they do.
+        """
+        poller, clock = self._poller, self._clock
+        turn_end_s = clock.monotonic_s() + PASS_S
         while True:
-            if self._ready or self._unsent:
-                await trio.lowlevel.checkpoint()
-            else:
+            events = poller.poll()
+            if not (events or self._ready or self._unsent):
                 await trio.lowlevel.wait_readable(poller.fileno())
-            self._run_pass(poller.poll())
+                turn_end_s = clock.monotonic_s() + PASS_S
+                continue
+            self._run_pass(events)
+            if clock.monotonic_s() >= turn_end_s:
+                await trio.lowlevel.checkpoint()
+                turn_end_s = clock.monotonic_s() + PASS_S
 
     async def _run_late_passes(self) -> None:
         """Passes for what was finished outside of one; many share a pass."""
