@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.unit.storage_support import TOPIC_ID, TP, Config, open_dirs, put
 from tests.unit.stored_partition import StoredPartition, three_segments
 from trioq._native.batch import build
 from trioq.storage import batch_audit
 from trioq.storage.checkpoints import LEADER_EPOCH_FILE, encode_epochs, encode_offsets
+from trioq.storage.disk import OsDisk
 from trioq.storage.identity import LogDirIdentity
 from trioq.storage.txn_index import AbortedTransaction, encode_aborted
 from trioq.storage.verify import NotALogDirectory, Severity, VerifyReport, verify_dir
@@ -45,6 +47,26 @@ def test_a_sound_partition(partition: StoredPartition) -> None:
     assert (report.partitions, report.segments, report.batches, report.records) == (1, 3, 9, 18)
     assert [call[1] for call in calls] == [report.log_bytes * n // 3 for n in (1, 2, 3)]
     assert {call[2] for call in calls} == {report.log_bytes}
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_what_a_stopped_log_leaves_is_sound(tmp_path: Path, seed: int) -> None:
+    choose = random.Random(seed)
+    config = Config(segment_bytes=2_000, index_interval_bytes=150)
+    expected = 0
+    for epoch in range(4):
+        dirs = open_dirs(OsDisk(), (str(tmp_path),))
+        dirs.recover()
+        log = dirs.log(TP, TOPIC_ID, config)
+        for sequence in range(choose.randrange(20, 40)):
+            timestamp = choose.randrange(1_000, 2_000)
+            put(log, b"v" * 40, timestamp=timestamp, producer=(5, epoch, sequence), epoch=epoch)
+            expected += 1
+        dirs.close(clean=choose.random() < 0.7 or epoch == 3)
+    report = verify_dir(tmp_path)
+    assert found(report) == []
+    assert report.batches == expected
+    assert report.segments > 3
 
 
 def test_a_flipped_bit_is_found_and_the_batches_behind_it_are_still_read(

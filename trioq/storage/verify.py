@@ -30,9 +30,6 @@ _PROGRESS_BYTES: Final = 4 << 20
 
 _RESTORE: Final = "Restore this partition from another replica or a backup"
 _CUT_OFF: Final = "The broker removes it at the next start after a crash"
-_EPOCHS_REBUILT: Final = (
-    "Delete the file while the broker is stopped: it is made anew from the log after a crash"
-)
 
 
 class NotALogDirectory(TrioqError):
@@ -168,7 +165,7 @@ class _Verifier:
                 str(path / checkpoints.LEADER_EPOCH_FILE),
                 0,
                 f"an epoch begins at offset {latest_start}, but the log ends at {end_offset}",
-                _EPOCHS_REBUILT,
+                REBUILT,
             )
         self._snapshots(path, names, end_offset)
         return end_offset
@@ -200,7 +197,7 @@ class _Verifier:
         except FileNotFoundError:
             return None
         except checkpoints.CorruptCheckpoint as error:
-            self.report.repairable(str(file), 0, str(error), _EPOCHS_REBUILT)
+            self.report.repairable(str(file), 0, str(error), REBUILT)
             return None
 
     def _snapshots(self, path: Path, names: list[str], end_offset: int) -> None:
@@ -279,7 +276,7 @@ class _PartitionCheck:
                     self._epoch_file,
                     0,
                     f"says epoch {known} for offset {header.base_offset}, the batch says {epoch}",
-                    _EPOCHS_REBUILT,
+                    REBUILT,
                 )
                 self._epochs = None  # the rest would say the same
         self._leader_epoch = max(self._leader_epoch, epoch)
