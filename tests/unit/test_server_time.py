@@ -155,7 +155,7 @@ async def test_the_receive_buffer_is_left_to_who_borrows_from_it() -> None:
         serving(end_of_pass=[lambda: not borrowed[0]]) as harness,
         await harness.connect() as client,
     ):
-        scratch = harness.reactor._scratch
+        scratch = harness.reactor._receiver._scratch
         first = scratch.buffer
         borrowed[0] = True
         await client.call(ECHO, b"marker of the first pass")

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from typing_extensions import Buffer
 
-AnyBuffer = TypeVar("AnyBuffer", bound=Buffer)
+_AnyBuffer = TypeVar("_AnyBuffer", bound=Buffer)
 
 IOV_MAX: int
 """Most buffers one gathered system call takes."""
@@ -20,7 +20,7 @@ def recv_into(fd: int, buf: Buffer, start: int, length: int) -> int:
 def send(fd: int, buf: Buffer, start: int, length: int) -> int:
     """Send buf[start:start+length]: bytes taken, possibly fewer; -1 would block."""
 
-def sendmsg(fd: int, buffers: list[AnyBuffer], first_offset: int) -> int:
+def sendmsg(fd: int, buffers: list[_AnyBuffer], first_offset: int) -> int:
     """Send the buffers in one call, without the first `first_offset` bytes of the first one.
 
     Buffers beyond IOV_MAX are left for a later call. Returns bytes taken, possibly fewer than
@@ -33,7 +33,7 @@ def sendfile(out_fd: int, in_fd: int, position: int, count: int) -> int:
     Returns bytes taken; 0 at the file's end; -1 would block.
     """
 
-def pwritev_all(fd: int, buffers: list[AnyBuffer], position: int) -> int:
+def pwritev_all(fd: int, buffers: list[_AnyBuffer], position: int) -> int:
     """Write all buffers, in order, from `position` on; returns their bytes in all.
 
     Short writes are continued. After an OSError any part may have been written.

@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 from trioq import logs
-from trioq._native.frames import LENGTH_BYTES, split
-from trioq.errors import ProtocolViolation
 from trioq.net.egress import ColdRange, SendState, read_ahead
 from trioq.net.poller import BROKEN, READABLE, WRITABLE, Poller, open_poller
-from trioq.net.socket_buffers import (
-    BULK_RECEIVE_BYTES,
-    RECEIVE_BYTES,
-    SCRATCH_BYTES,
-    ReceiveBudget,
-    ScratchBuffer,
-)
+from trioq.net.socket_buffers import ReceiveBudget
 from trioq.server.connection import (
-    MUTED_BUDGET,
     MUTED_QUEUED,
     MUTED_UNDISPATCHED,
-    NO_FRAME,
     Connection,
     Ending,
 )
 from trioq.server.counters import ServerCounters
 from trioq.server.dispatch import Dispatcher
+from trioq.server.receiver import Receiver
 
 if TYPE_CHECKING:
     from trioq.server.context import Context
@@ -43,8 +34,6 @@ PASS_S: Final = 0.001
 
 STALL_S: Final = 0.1
 """A pass longer than this is counted and logged as a stall."""
-
-_FRAMES_PER_TURN: Final = 64  # most requests of one connection in a pass
 
 
 class Reactor:
@@ -78,8 +67,8 @@ class Reactor:
         self._clock = ctx.clock
         self._end_of_pass = ctx.end_of_pass
         self._dispatcher = Dispatcher(ctx, apis, limits, self.counters)
+        self._receiver = Receiver(self, self._dispatcher, self._clock)
         self._poller: Poller[Connection] = open_poller()
-        self._scratch = ScratchBuffer()
         self._in_pass = False
         self._ready: list[Connection] = []  # to be served without an event
         self._unsent: list[Connection] = []  # to go on sending without an event
@@ -193,170 +182,12 @@ class Reactor:
                     ready.append(connection)
                 elif mask & BROKEN:
                     connection.close("the peer is gone", Ending.NORMAL)
-        self._serve_all(ready, started_s + PASS_S)
+        self._ready = self._receiver.serve(ready, started_s + PASS_S) + self._ready
         self._finish_pass()
         self._in_pass = False
         self._measure(self._clock.monotonic_s() - started_s)
 
-    def _serve_all(self, ready: list[Connection], end_s: float) -> None:
-        """Serve within the budget of bytes and time; the rest is kept for the next pass."""
-        bulk: list[Connection] = []
-        scratch = self._scratch
-        clock = self._clock
-        for index, connection in enumerate(ready):
-            if connection.inbox.is_large and not connection.muted:
-                bulk.append(connection)
-                continue
-            connection.is_ready = False
-            self._serve(connection)
-            if not scratch.has_room or clock.monotonic_s() > end_s:
-                self._ready = ready[index + 1 :] + self._ready
-                break
-        if bulk:
-            self._serve_bulk(bulk, end_s)
-
-    def _serve_bulk(self, bulk: list[Connection], end_s: float) -> None:
-        """Share what is left of the pass among those in the middle of a large frame."""
-        waiting = deque(bulk)
-        received = self._scratch.position
-        while waiting:
-            connection = waiting.popleft()
-            size = self._receive_large(connection)
-            received += size
-            if size and connection.inbox.is_large and not connection.muted:
-                waiting.append(connection)
-            else:
-                connection.is_ready = False
-            if received >= SCRATCH_BYTES or self._clock.monotonic_s() > end_s:
-                break
-        self._ready += waiting
-
-    def _serve(self, connection: Connection) -> None:
-        """One turn of a connection: dispatch what waits in its inbox, or receive."""
-        if connection.muted & ~MUTED_UNDISPATCHED:
-            return
-        if connection.muted:
-            self._dispatch_inbox(connection)
-            return
-        scratch = self._scratch
-        inbox = connection.inbox
-        start = scratch.position
-        body = start + inbox.length
-        if inbox.length:
-            scratch.view[start:body] = inbox.buffer
-        try:
-            received = connection.transport.receive(scratch.buffer, body, RECEIVE_BYTES)
-        except OSError as error:
-            connection.close(f"receiving failed: {error}", Ending.NORMAL)
-            return
-        if received <= 0:
-            if received == 0:
-                connection.close("the peer closed", Ending.NORMAL)
-            return
-        end = scratch.position = body + received
-        connection.last_activity_s = self.now_s
-        self.counters.bytes_in += received
-        if inbox.length:
-            inbox.take()
-            self.budget.release(inbox)
-        self._dispatch_frames(connection, scratch.view, start, end)
-        if connection.transport.pending_bytes:
-            self._serve_again(connection)
-
-    def _receive_large(self, connection: Connection) -> int:
-        """One receive straight into the inbox; returns bytes received."""
-        inbox = connection.inbox
-        if connection.muted:
-            return 0
-        if inbox.is_full:
-            growth = inbox.next_growth()
-            if not self.budget.grant(inbox, growth, connection.budget_granted):
-                connection.muted |= MUTED_BUDGET
-                self.flush_soon(connection)
-                return 0
-            inbox.grow(growth)
-        room = min(len(inbox.buffer) - inbox.length, BULK_RECEIVE_BYTES)
-        try:
-            received = connection.transport.receive(inbox.buffer, inbox.length, room)
-        except OSError as error:
-            connection.close(f"receiving failed: {error}", Ending.NORMAL)
-            return 0
-        if received <= 0:
-            if received == 0:
-                connection.close("the peer closed", Ending.NORMAL)
-            return 0
-        inbox.length += received
-        connection.last_activity_s = self.now_s
-        self.counters.bytes_in += received
-        if inbox.length == inbox.frame_bytes:
-            self._dispatch_inbox(connection)
-        if connection.transport.pending_bytes:
-            self._serve_again(connection)
-        return received
-
-    def _dispatch_inbox(self, connection: Connection) -> None:
-        """Dispatch from what the connection holds; what has to wait is held again."""
-        inbox = connection.inbox
-        connection.muted &= ~MUTED_UNDISPATCHED
-        end = inbox.length
-        buffer = inbox.take()
-        self.budget.release(inbox)
-        self._dispatch_frames(connection, memoryview(buffer), 0, end)
-        self.flush_soon(connection)  # it may be read from again
-
-    def _dispatch_frames(
-        self, connection: Connection, view: memoryview, start: int, end: int
-    ) -> None:
-        """Run stage 1 of the whole frames in view[start:end] and keep the rest."""
-        is_same_frame = connection.frame_started_s != NO_FRAME
-        first = start
-        try:
-            start, frame_bytes, waits = self._dispatch_some(connection, view, start, end)
-        except ProtocolViolation as error:
-            self.counters.protocol_violations += 1
-            connection.close(str(error))
-            return
-        if start == end:
-            connection.frame_started_s = NO_FRAME
-            return
-        inbox = connection.inbox
-        inbox.keep(view[start:end], frame_bytes)
-        self.budget.hold(inbox, inbox.length)
-        if waits:
-            connection.muted |= MUTED_UNDISPATCHED
-            connection.frame_started_s = NO_FRAME
-            self.flush_soon(connection)
-        elif start != first or not is_same_frame:
-            connection.frame_started_s = self.now_s
-
-    def _dispatch_some(
-        self, connection: Connection, view: memoryview, start: int, end: int
-    ) -> tuple[int, int, bool]:
-        """Dispatch whole frames, up to a turn's share.
-
-        Returns where the rest starts, the size of the frame there (0 if unknown), and
-        whether a whole frame of it could not be dispatched yet.
-        """
-        limit = self.limits.max_frame_bytes
-        violation = None
-        try:
-            frames, rest, frame_bytes = split(view, start, end, limit, _FRAMES_PER_TURN)
-        except ProtocolViolation as error:
-            violation = error
-            frames = _frames_before_violation(view, start, limit)
-            rest = end
-            frame_bytes = 0
-        dispatch = self._dispatcher.dispatch
-        for body_start, body_end in frames:
-            if connection.is_closing or connection.is_finishing:
-                return end, 0, False
-            if not dispatch(connection, view, body_start, body_end):
-                return body_start - LENGTH_BYTES, body_end - body_start + LENGTH_BYTES, True
-        if violation is not None:
-            raise violation
-        return rest, frame_bytes, 0 < frame_bytes <= end - rest
-
-    def _serve_again(self, connection: Connection) -> None:
+    def serve_again(self, connection: Connection) -> None:
         """Serve the connection in the next pass without waiting for an event."""
         if not connection.is_ready:
             connection.is_ready = True
@@ -370,12 +201,7 @@ class Reactor:
         is_released = True
         for hook in self._end_of_pass:
             is_released &= hook()
-        scratch = self._scratch
-        if is_released:
-            scratch.rewind()
-        elif not scratch.has_room:
-            scratch.renew()
-            self.counters.scratch_buffers_abandoned += 1
+        self._receiver.end_pass(is_released=is_released)
         while self._dirty or self._closing:
             dirty, self._dirty = self._dirty, []
             for connection in dirty:
@@ -404,7 +230,7 @@ class Reactor:
             connection.muted &= ~MUTED_QUEUED
         if connection.muted == MUTED_UNDISPATCHED and self._may_dispatch(connection):
             connection.needs_idle = False
-            self._serve_again(connection)
+            self.serve_again(connection)
             return
         if connection.is_finishing and not connection.ring and not connection.egress.queued_bytes:
             connection.close(connection.ending_reason, connection.ending)
@@ -476,17 +302,3 @@ class Reactor:
         if took_s > STALL_S:
             counters.loop_stalls += 1
             _log.warning("the loop stalled", in_="a pass of the reactor", took_ms=took_us // 1000)
-
-
-def _frames_before_violation(
-    view: memoryview, start: int, max_frame_bytes: int
-) -> list[tuple[int, int]]:
-    """As `split`, for bytes in which some length is not allowed: the whole frames before it."""
-    frames: list[tuple[int, int]] = []
-    while True:
-        body = start + LENGTH_BYTES
-        length = int.from_bytes(view[start:body], "big", signed=True)
-        if not 0 < length <= max_frame_bytes:
-            return frames
-        start = body + length
-        frames.append((body, start))
