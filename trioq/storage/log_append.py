@@ -164,6 +164,7 @@ class AppendLog(LogState):
         now_ms = self.log_dir.clock.now_ms()
         if not segments.exists:
             segments.create(self.topic_id)
+            self.log_dir.writer.request_sync(self)
             return segments.add(staged.base_offset, now_ms, config.segment_jitter_ms)
         segment = segments.items[-1]
         if not segment.is_open_for_append:
@@ -301,19 +302,22 @@ class AppendLog(LogState):
             shared = self.log_dir.files.file_of(segment)
             shared.retain()
             parts.append((segment, shared, segment.size))
+        documents = []
+        if self._epochs_changed:
+            documents.append((f"{segments.directory}/{LEADER_EPOCH_FILE}", self.epochs.encode()))
+            self._epochs_changed = False
+        if segments.unsynced_metadata is not None:
+            documents.append(segments.unsynced_metadata)
+            segments.unsynced_metadata = None
         directories = []
-        if segments.names_changed:
+        if segments.names_changed or documents:
             directories.append(segments.directory)
             segments.names_changed = False
         if segments.directory_is_new:
             directories.append(self.log_dir.path)
             segments.directory_is_new = False
-        documents = []
-        if self._epochs_changed:
-            documents.append((f"{segments.directory}/{LEADER_EPOCH_FILE}", self.epochs.encode()))
-            self._epochs_changed = False
         end_offset = self.written_end_offset if whole else active.base_offset
-        if not parts and not directories and not documents and end_offset <= self.synced_end_offset:
+        if not parts and not directories and end_offset <= self.synced_end_offset:
             return None
         return SyncRequest(
             self,

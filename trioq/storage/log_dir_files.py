@@ -17,6 +17,7 @@ from trioq.storage.checkpoints import (
 from trioq.storage.disk import Disk, DiskLock
 from trioq.storage.identity import META_PROPERTIES_FILE, CorruptIdentity, LogDirIdentity
 from trioq.storage.log_dir import LogDir
+from trioq.storage.log_writer import SyncRequest
 from trioq.types import TopicPartition
 
 LOCK_FILE = ".lock"
@@ -25,6 +26,8 @@ CLEAN_SHUTDOWN_MARK = b'{"version":0,"brokerEpoch":-1}'
 DELETE_SUFFIX = "-delete"
 STRAY_SUFFIX = ".stray"
 MAX_PARTITION_DIGITS = 10
+FEW_SYNCS = 8
+SYNC_THREADS = 16
 
 log = logs.get_logger(__name__)
 
@@ -44,7 +47,14 @@ def lock_directory(disk: Disk, path: str) -> DiskLock:
 
     Raises StartupError, naming the process that holds it, and OSError.
     """
+    missing = []
+    parent = path
+    while parent and not disk.exists(parent):
+        missing.append(parent)
+        parent = parent.rpartition("/")[0]
     disk.make_directory(path)
+    for made in missing:
+        disk.fsync_dir(made.rpartition("/")[0] or "/")
     return disk.lock(f"{path}/{LOCK_FILE}")
 
 
@@ -149,13 +159,17 @@ def settle_directory(log_dir: LogDir) -> None:
     Blocks. Raises OSError; a log that fails takes the directory offline, and there is no mark.
     """
     writer = log_dir.writer
+    syncs: list[SyncRequest] = []
     while writer.run_round():
         pass
     for one in tuple(log_dir.logs):
         while one.is_borrowing and not one.write_group():
             writer.run_round()
         if log_dir.error is None and not one.failed:
-            one.settle_and_sync()
+            sync = one.settle()
+            if sync is not None:
+                syncs.append(sync)
+    _sync_all(log_dir, syncs)
     if log_dir.error is not None or any(one.failed for one in log_dir.logs):
         return
     # Logs that nobody asked for are as recovery left them.
@@ -165,3 +179,22 @@ def settle_directory(log_dir: LogDir) -> None:
     write_documents(log_dir.disk, gather_checkpoints(log_dir, everything=True))
     log_dir.disk.fault_point("close.checkpointed")
     log_dir.disk.replace_file(f"{log_dir.path}/{CLEAN_SHUTDOWN_FILE}", CLEAN_SHUTDOWN_MARK)
+
+
+def _sync_all(log_dir: LogDir, syncs: list[SyncRequest]) -> None:
+    """Execute and complete sync requests, many at once where there are many. Raises OSError."""
+    try:
+        if len(syncs) < FEW_SYNCS:
+            for sync in syncs:
+                sync.execute(log_dir.disk)
+        else:
+            from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - only when stopping
+
+            with ThreadPoolExecutor(SYNC_THREADS, thread_name_prefix="sync") as pool:
+                for _ in pool.map(lambda sync: sync.execute(log_dir.disk), syncs):
+                    pass
+        for sync in syncs:
+            sync.log.sync_completed(sync)
+    finally:
+        for sync in syncs:
+            sync.release()

@@ -116,7 +116,7 @@ class LogDirs:
 
     # ---- recovery ----
 
-    def recover(self, *, threads: int = 2) -> int:
+    def recover(self, *, threads: int = 8) -> int:
         """Recover every log of the directories that were not stopped cleanly.
 
         Blocks; before anything else here, from any one thread. Logs progress. Returns how many

@@ -101,7 +101,7 @@ class SyncRequest:
     parts: list[tuple[Segment, SharedFile, int]]
     """(segment, its file, how many of its bytes will be synced)."""
     documents: list[tuple[str, bytes]]
-    """(path, content) of small files to replace."""
+    """(path, content) of small files to replace; their directories are in `directories`."""
     directories: list[str]
 
     def execute(self, disk: Disk) -> None:
@@ -109,7 +109,7 @@ class SyncRequest:
         for _, shared, _ in self.parts:
             shared.file.fdatasync()
         for path, content in self.documents:
-            disk.replace_file(path, content)
+            disk.replace_file(path, content, sync=False)
         for path in self.directories:
             disk.fsync_dir(path)
 

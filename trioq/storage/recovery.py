@@ -18,6 +18,7 @@ from trioq.storage.batch_scan import BatchScan
 from trioq.storage.checkpoints import LEADER_EPOCH_FILE, CorruptCheckpoint
 from trioq.storage.disk import Disk
 from trioq.storage.epoch_cache import EpochCache
+from trioq.storage.identity import PARTITION_METADATA_FILE
 from trioq.storage.log_dir import LogDir
 from trioq.storage.log_producers import end_marker, replay, snapshot_path, store_snapshot
 from trioq.storage.producer_snapshot import CorruptSnapshot
@@ -61,6 +62,7 @@ class LogRecovery:
         self._interval_bytes = index_interval_bytes
         self._producers = ProducerState()
         self._epochs = EpochCache()
+        self._epochs_found: bytes | None = None
         self._bases: list[int] = []
         self._snapshots: list[int] = []
         self._removed_bytes = 0
@@ -79,6 +81,7 @@ class LogRecovery:
             if not self._recover_segment(self._bases[number]):
                 self._remove_segments(number + 1)
                 break
+        self._sync_metadata()
         self._write_derived()
         start = max(self._log_start_offset, self._bases[0])
         if start > self._end:
@@ -153,7 +156,7 @@ class LogRecovery:
                     log_end_offset=self._end,
                     reason=reason or scan.reason or "the last batch is cut off",
                 )
-            file.truncate(segment.size)  # also gives back blocks reserved beyond the end
+                file.truncate(segment.size)
             file.fdatasync()
         finally:
             file.close()
@@ -179,6 +182,9 @@ class LogRecovery:
             for base in self._bases:
                 if base < self._end:
                     self._read_epochs(base)
+            self._epochs_found = None
+        else:
+            self._epochs_found = self._epochs.encode()
         self._epochs.truncate_from_end(self._end)
 
     def _read_epochs(self, base: int) -> None:
@@ -224,9 +230,24 @@ class LogRecovery:
         self._epochs.clear()
         self._write_derived()
 
+    def _sync_metadata(self) -> None:
+        """What says whose the directory is may have been written just before the crash."""
+        try:
+            file = self._disk.open(f"{self._directory}/{PARTITION_METADATA_FILE}")
+        except FileNotFoundError:
+            return
+        try:
+            file.fdatasync()
+        finally:
+            file.close()
+
     def _write_derived(self) -> None:
         store_snapshot(self._disk, self._directory, self._producers, self._end)
-        self._disk.replace_file(f"{self._directory}/{LEADER_EPOCH_FILE}", self._epochs.encode())
+        epochs = self._epochs.encode()
+        if epochs != self._epochs_found:
+            path = f"{self._directory}/{LEADER_EPOCH_FILE}"
+            self._disk.replace_file(path, epochs, sync=False)
+            self._epochs_found = epochs
         self._disk.fsync_dir(self._directory)
 
     def _log_path(self, base_offset: int) -> str:
@@ -235,13 +256,15 @@ class LogRecovery:
 
 def recover_log(log_dir: LogDir, topic_partition: TopicPartition) -> RecoveredLog:
     """Recover one partition of an opened log directory; any thread. Raises OSError."""
-    return LogRecovery(
+    recovered = LogRecovery(
         log_dir.disk,
         f"{log_dir.path}/{topic_partition}",
         recovery_point=log_dir.recovery_points.get(topic_partition, 0),
         log_start_offset=log_dir.log_starts.get(topic_partition, 0),
         index_interval_bytes=INDEX_INTERVAL_BYTES,
     ).run()
+    log_dir.disk.fsync_dir(log_dir.path)
+    return recovered
 
 
 def recover_logs(work: list[tuple[LogDir, TopicPartition]], threads: int) -> None:

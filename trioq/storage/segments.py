@@ -46,7 +46,8 @@ class Segments:
     """The ordered segments of one log, the last one active; loop thread only.
 
     `names_changed` is True while file names in the partition's directory may not be on stable
-    storage, `directory_is_new` while the directory's own name may not be.
+    storage, `directory_is_new` while the directory's own name may not be; `unsynced_metadata` is
+    (path, content) of partition.metadata while it may not be.
     """
 
     __slots__ = (
@@ -57,6 +58,7 @@ class Segments:
         "log_dir",
         "names_changed",
         "snapshots",
+        "unsynced_metadata",
     )
 
     def __init__(self, log_dir: LogDir, directory: str, interval_bytes: int) -> None:
@@ -68,6 +70,7 @@ class Segments:
         """Offsets of the producer snapshots on disk, ascending."""
         self.names_changed = False
         self.directory_is_new = False
+        self.unsynced_metadata: tuple[str, bytes] | None = None
 
     @property
     def exists(self) -> bool:
@@ -93,11 +96,10 @@ class Segments:
         """Make the directory of a log that is about to be written for the first time."""
         disk = self.log_dir.disk
         disk.make_directory(self.directory)
-        disk.replace_file(
-            f"{self.directory}/{PARTITION_METADATA_FILE}",
-            encode_partition_metadata(topic_id),
-            sync=False,
-        )
+        path = f"{self.directory}/{PARTITION_METADATA_FILE}"
+        content = encode_partition_metadata(topic_id)
+        disk.write_file(path, content)
+        self.unsynced_metadata = (path, content)
         self.directory_is_new = True
         self.names_changed = True
 
@@ -117,8 +119,8 @@ class Segments:
         """Finish a segment that will not be written again: indexes to disk, spare blocks back."""
         segment.seal_times()
         segment.write_indexes(self.log_dir.disk)
-        if segment.allocated_bytes > segment.size:
-            self.log_dir.files.file_of(segment).file.truncate(segment.size)
+        self.log_dir.files.file_of(segment).file.truncate(segment.size)
+        segment.allocated_bytes = 0
         segment.is_open_for_append = False
         self.log_dir.indexes.count(segment)
         self.names_changed = True
