@@ -12,7 +12,7 @@ import trioq._native
 from trioq._native import batch as native
 from trioq.record import layout
 
-PXD = Path(trioq._native.__file__).with_name("batch.pxd")
+PXD = Path(trioq._native.__file__).with_name("batch_header.pxd")
 
 
 def test_native_constants_repeat_the_layout():

@@ -6,19 +6,18 @@ Layout and attribute bits: trioq.record.layout.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar, final, overload
+from typing import Any, TypeVar, overload
 
 from typing_extensions import Buffer
 
-from trioq._native.records import (
-    find_timestamp as find_timestamp,
-)
-from trioq._native.records import (
-    max_timestamp_offset as max_timestamp_offset,
-)
-from trioq._native.records import (
-    walk_records as walk_records,
-)
+from trioq._native.batch_header import BatchHeader as BatchHeader
+from trioq._native.batch_log import last_edge as last_edge
+from trioq._native.batch_log import locate as locate
+from trioq._native.batch_log import locate_in_file as locate_in_file
+from trioq._native.batch_log import scan as scan
+from trioq._native.records import find_timestamp as find_timestamp
+from trioq._native.records import max_timestamp_offset as max_timestamp_offset
+from trioq._native.records import walk_records as walk_records
 
 _Record = TypeVar("_Record", bound=tuple[Any, ...])
 
@@ -26,53 +25,6 @@ HEADER_BYTES: int
 """Bytes before the records: 61."""
 LOG_OVERHEAD: int
 """Bytes that the batch length field does not count: 12."""
-
-@final
-class BatchHeader:
-    """The 61 bytes of one batch's header, decoded; immutable."""
-
-    position: int
-    """Where the batch starts in the buffer it was read from."""
-    size_bytes: int
-    """The whole batch: header and records."""
-    base_offset: int
-    leader_epoch: int
-    magic: int
-    crc: int
-    attributes: int
-    last_offset_delta: int
-    base_timestamp: int
-    max_timestamp: int
-    producer_id: int
-    producer_epoch: int
-    base_sequence: int
-    record_count: int
-
-    @property
-    def codec(self) -> int:
-        """0 none, 1 gzip, 2 snappy, 3 lz4, 4 zstd; 5 to 7 are unknown."""
-
-    @property
-    def timestamp_type(self) -> int:
-        """0: timestamps are the producer's; 1: all records have max_timestamp (append time)."""
-
-    @property
-    def is_transactional(self) -> bool: ...
-    @property
-    def is_control(self) -> bool: ...
-    @property
-    def has_delete_horizon(self) -> bool:
-        """Compaction set it: base_timestamp is then the horizon."""
-
-    @property
-    def has_producer_id(self) -> bool: ...
-    @property
-    def last_offset(self) -> int: ...
-    @property
-    def next_offset(self) -> int: ...
-    @property
-    def last_sequence(self) -> int:
-        """Sequence of the last record; wraps to 0 after 2^31 - 1. -1 without sequences."""
 
 def peek(buf: Buffer, position: int = 0) -> BatchHeader:
     """The header at `position`, of a batch that lies wholly in `buf`; nothing else is checked.
@@ -100,33 +52,6 @@ def stamp_append_time(buf: Buffer, position: int, timestamp_ms: int) -> None:
 
 def seal(batch: bytearray) -> None:
     """Write batch length and CRC of the one batch that `batch` is, after its bytes were changed."""
-
-def scan(
-    buf: Buffer, position: int, end: int, *, check_crc: bool
-) -> tuple[list[BatchHeader], int, str | None]:
-    """The whole, valid batches that follow each other from `position`, with where they end.
-
-    The third value is None when the rest, if any, is the start of a batch cut off by `end`, else
-    what is wrong with the batch there. Checked are size, magic, counts and, if asked, CRC; record
-    counts below the offset range are fine (compaction leaves such batches).
-    """
-
-def locate(buf: Buffer, position: int, end: int, target_offset: int) -> tuple[int, int]:
-    """(position, size_bytes) of the first batch from `position` whose last offset is >= target.
-
-    (-1, -1) when no batch whose header lies in the range reaches the target. The batch found may
-    be cut off by `end`. Raises CorruptMessage where no batch header stands at an edge.
-    """
-
-def locate_in_file(fd: int, position: int, end: int, target_offset: int) -> tuple[int, int]:
-    """As locate, in a file: reads headers only. Raises CorruptMessage and OSError."""
-
-def last_edge(fd: int, position: int, limit: int) -> int:
-    """The greatest batch edge <= `limit` in a file, walking headers from the edge `position`.
-
-    `position` itself when not even one whole batch fits, or the file ends there. Raises
-    CorruptMessage where no batch header stands at an edge, and OSError.
-    """
 
 def build(
     records: Iterable[

@@ -32,7 +32,3 @@ cdef list decode(
     const uint8_t* data, const uint8_t* end, int32_t record_count, int32_t last_offset_delta,
     int64_t base_offset, int64_t base_timestamp, object append_time, type record_type,
 )
-cdef Py_ssize_t encode(
-    bytearray out, Py_ssize_t position, tuple records, int64_t base_timestamp,
-    int64_t* max_timestamp,
-) except -1

@@ -1,27 +1,21 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, embedsignature=True
-"""The records of v2 batches: walk, search by time, encode, decode; the contract is in records.pyi.
+"""The records of v2 batches: walk, search by time, decode; the contract is in records.pyi.
 
 Every read is bounded by the end of its record, which is bounded by the end of the data before
 anything inside is looked at. Nothing is allocated by a claimed length or count.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_Resize
-from cpython.bytes cimport (
-    PyBytes_AS_STRING,
-    PyBytes_CheckExact,
-    PyBytes_FromStringAndSize,
-    PyBytes_GET_SIZE,
-)
-from cpython.ref cimport PyObject, Py_INCREF
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.ref cimport Py_INCREF
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE, PyTuple_New, PyTuple_SET_ITEM
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memcmp
 
 from trioq._native.gil cimport RELEASE_ABOVE_BYTES
-from trioq._native.varint cimport read_varint, read_varlong, size_of_varlong, write_varlong
+from trioq._native.varint cimport read_varint, read_varlong
 
-from trioq.errors import InvalidRecord, MessageTooLarge
+from trioq.errors import InvalidRecord
 
 
 cdef extern from "Python.h":
@@ -70,8 +64,6 @@ MESSAGES = (
     "bytes follow the last record",
     "its offset delta is out of order or beyond the batch's last",
 )
-
-cdef int64_t MAX_RECORD_BYTES = 0x7FFFFFFF
 
 
 cdef inline const uint8_t* _skip_field(
@@ -355,105 +347,3 @@ cdef list decode(
         result.fault = TRAILING
         raise fault_error(result)
     return records
-
-
-# ---- encode ----
-
-
-cdef inline Py_ssize_t _field_bytes(object field) except -1:
-    # Length varint included; `field` is bytes or None.
-    if field is None:
-        return 1
-    return size_of_varlong(PyBytes_GET_SIZE(field)) + PyBytes_GET_SIZE(field)
-
-
-cdef inline uint8_t* _write_field(uint8_t* p, object field):
-    cdef Py_ssize_t size
-    if field is None:
-        p[0] = 1  # zigzag of -1
-        return p + 1
-    size = PyBytes_GET_SIZE(field)
-    p = write_varlong(p, size)
-    memcpy(p, PyBytes_AS_STRING(field), size)
-    return p + size
-
-
-cdef inline object _as_bytes(object field):
-    # Borrowed as it is when bytes; other buffers are copied; anything else is a TypeError.
-    if field is None or PyBytes_CheckExact(field):
-        return field
-    return bytes(memoryview(field))
-
-
-cdef Py_ssize_t _headers_bytes(tuple headers, list values) except -1:
-    # Size of all headers without their count; leaves their values, as bytes, in `values`.
-    cdef Py_ssize_t total = 0
-    cdef Py_ssize_t size
-    for header in headers:
-        key, value = header
-        PyUnicode_AsUTF8AndSize(key, &size)
-        total += size_of_varlong(size) + size
-        value = _as_bytes(value)
-        values.append((key, value))
-        total += _field_bytes(value)
-    return total
-
-
-cdef uint8_t* _write_headers(uint8_t* p, list headers) except NULL:
-    cdef Py_ssize_t size
-    cdef const char* text
-    for key, value in headers:
-        text = PyUnicode_AsUTF8AndSize(key, &size)
-        p = write_varlong(p, size)
-        memcpy(p, text, size)
-        p = _write_field(p + size, value)
-    return p
-
-
-cdef Py_ssize_t encode(
-    bytearray out, Py_ssize_t position, tuple records, int64_t base_timestamp,
-    int64_t* max_timestamp,
-) except -1:
-    # Writes the records from `position` on, growing `out`; returns where they end.
-    cdef Py_ssize_t index, body, needed
-    cdef Py_ssize_t capacity = len(out)
-    cdef int64_t timestamp, timestamp_delta
-    cdef uint8_t* p
-    cdef list header_list
-    cdef tuple headers
-    cdef object record  # a tuple, or a NamedTuple
-    for index in range(PyTuple_GET_SIZE(records)):
-        record = <object>PyTuple_GET_ITEM(records, index)
-        if not isinstance(record, tuple) or PyTuple_GET_SIZE(record) != 4:
-            raise TypeError("a record to encode is (timestamp_ms, key, value, headers)")
-        timestamp = <object>PyTuple_GET_ITEM(record, 0)
-        key = _as_bytes(<object>PyTuple_GET_ITEM(record, 1))
-        value = _as_bytes(<object>PyTuple_GET_ITEM(record, 2))
-        headers = tuple(<object>PyTuple_GET_ITEM(record, 3))
-        if index == 0 or timestamp > max_timestamp[0]:
-            max_timestamp[0] = timestamp
-        timestamp_delta = <int64_t>(<uint64_t>timestamp - <uint64_t>base_timestamp)
-        body = 1 + size_of_varlong(timestamp_delta) + size_of_varlong(index)
-        body += _field_bytes(key) + _field_bytes(value)
-        body += size_of_varlong(PyTuple_GET_SIZE(headers))
-        if PyTuple_GET_SIZE(headers):
-            header_list = []
-            body += _headers_bytes(headers, header_list)
-        needed = position + size_of_varlong(body) + body
-        if needed > MAX_RECORD_BYTES:
-            raise MessageTooLarge(f"record {index}: a batch holds at most 2 GiB")
-        if needed > capacity:
-            capacity = max(needed, 2 * capacity)
-            PyByteArray_Resize(out, capacity)
-        p = <uint8_t*>PyByteArray_AS_STRING(out) + position
-        p = write_varlong(p, body)
-        p[0] = 0
-        p = write_varlong(p + 1, timestamp_delta)
-        p = write_varlong(p, index)
-        p = _write_field(p, key)
-        p = _write_field(p, value)
-        p = write_varlong(p, PyTuple_GET_SIZE(headers))
-        if PyTuple_GET_SIZE(headers):
-            _write_headers(p, header_list)
-        position = needed
-    return position

@@ -23,7 +23,7 @@
 
 Stored batches differ from produced ones in base offset and leader epoch only (and, with append
 time, timestamp type, max timestamp and CRC). The native layer repeats these numbers in
-`_native/batch.pxd`; a test compares the two.
+`_native/batch_header.pxd`; a test compares the two.
 """
 
 from __future__ import annotations

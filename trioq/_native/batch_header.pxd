@@ -1,6 +1,11 @@
-"""The v2 batch header for the other native modules. Layout: trioq/record/layout.py."""
+"""The v2 batch header for the other native modules. Layout: trioq/record/layout.py.
+
+Nothing is checked here: the caller has made sure of the 61 bytes, or of the whole batch.
+"""
 
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint32_t
+
+from trioq._native.crc32c cimport crc32c_extend
 
 
 cdef enum:
@@ -44,3 +49,12 @@ cdef class BatchHeader:
     cdef readonly int16_t producer_epoch
     cdef readonly int32_t base_sequence
     cdef readonly int32_t record_count
+
+
+# The 61 bytes at p; `position` is where the caller found them.
+cdef BatchHeader parse_header(const uint8_t* p, Py_ssize_t position)
+
+
+# What the CRC of the batch at p ought to be.
+cdef inline uint32_t batch_crc(const uint8_t* p, Py_ssize_t size_bytes) noexcept nogil:
+    return crc32c_extend(0, p + ATTRIBUTES_AT, size_bytes - ATTRIBUTES_AT)
