@@ -276,6 +276,8 @@ class Reactor:
         if connection.is_closed:
             return
         connection.is_closed = True
+        log = getattr(_log, connection.ending.value)
+        log("connection closed", peer=connection.peer, reason=connection.ending_reason)
         if connection.interest:
             self._poller.change(connection.fd, connection, connection.interest, 0)
             connection.interest = 0
@@ -292,8 +294,6 @@ class Reactor:
         self.counters.connections_closed += 1
         if not self.connection_count:
             self._no_connections.unpark_all()
-        log = getattr(_log, connection.ending.value)
-        log("connection closed", peer=connection.peer, reason=connection.ending_reason)
 
     def _measure(self, took_s: float) -> None:
         took_us = int(took_s * 1_000_000)
