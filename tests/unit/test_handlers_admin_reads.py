@@ -159,6 +159,23 @@ def test_all_topics(version: int) -> None:
         assert answer.topics[0].topic_id == A.topic_id
 
 
+@pytest.mark.parametrize(
+    ("version", "body"),
+    [
+        (9, "00000000 01 00 00 00"),
+        (10, "00000000 01 00 00 00"),
+        (11, "00000000 01 00 00"),
+        (13, "00000000 01 00 00"),
+    ],
+)
+def test_all_topics_as_librdkafka_asks_for_them(version: int, body: str) -> None:
+    """Its null array is four bytes long: what follows is not where it should be."""
+    data = memoryview(bytes.fromhex(body))
+    message = MetadataRequest.decode(data, 0, len(data), version)
+    assert message.topics is None
+    assert [one.name for one in metadata(context(image_of(A)), message, version).topics] == ["a"]
+
+
 @pytest.mark.parametrize("version", range(1, 14))
 def test_no_topics(version: int) -> None:
     answer = metadata(context(image_of(A)), MetadataRequest(topics=[]), version)

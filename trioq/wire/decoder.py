@@ -31,20 +31,26 @@ from trioq.wire.source import Source, joined
 Decoder = Callable[[memoryview, int, int], Any]
 
 
-def generate_decoder(schema: StructSchema, version: int, *, flexible: bool) -> Decoder:
+def generate_decoder(
+    schema: StructSchema, version: int, *, flexible: bool, tail: bool = False
+) -> Decoder:
     """The decoder of `schema` in `version`: (buf, position, end) -> instance.
 
     It raises ProtocolViolation unless the bytes in [position, end) are exactly one
-    message; buf must hold at least `end` bytes and is borrowed by `records` fields.
+    message, or begin with one if `tail`; buf must hold at least `end` bytes and is
+    borrowed by `records` fields.
     """
-    return _Generator(schema, version, flexible=flexible).generate()
+    return _Generator(schema, version, flexible=flexible, tail=tail).generate()
 
 
 class _Generator:
-    def __init__(self, schema: StructSchema, version: int, *, flexible: bool) -> None:
+    def __init__(
+        self, schema: StructSchema, version: int, *, flexible: bool, tail: bool = False
+    ) -> None:
         self.schema = schema
         self.version = version
         self.flexible = flexible
+        self.tail = tail
         self.source = Source()
         self.after_read: list[str] = []
         self.source.values.update(
@@ -65,7 +71,8 @@ class _Generator:
             source.line("v = buf[:end]")
             with source.block("try:"):
                 self.struct(self.schema, "message", 0)
-                source.line("if p != end: raise MalformedError(f'{end - p} bytes left over')")
+                if not self.tail:
+                    source.line("if p != end: raise MalformedError(f'{end - p} bytes left over')")
                 source.line("return message")
             with source.block("except (struct_error, IndexError, ValueError) as error:"):
                 source.line(

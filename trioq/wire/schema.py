@@ -130,22 +130,31 @@ class Message(Struct):
     Declared with class keywords: `versions` are those that can be encoded and decoded
     (what is advertised is api_keys.py's business), `flexible` the first of them with
     compact lengths and tagged fields. A `hot` one has the native codec, the others have
-    generated Python code.
+    generated Python code. From `tail_from` on, bytes after the message are not looked at:
+    for messages that a widespread client sends with something behind them.
     """
 
     FIRST_VERSION: ClassVar[int]
     LAST_VERSION: ClassVar[int]
     FLEXIBLE_FROM: ClassVar[int]
     _is_hot: ClassVar[bool]
+    _tail_from: ClassVar[int]
     _decoders: ClassVar[dict[int, Decoder]]
     _encoders: ClassVar[dict[int, Encoder]]
 
     def __init_subclass__(
-        cls, *, versions: tuple[int, int], flexible: int = NEVER, hot: bool = False
+        cls,
+        *,
+        versions: tuple[int, int],
+        flexible: int = NEVER,
+        hot: bool = False,
+        tail_from: int = NEVER,
     ) -> None:
+        assert tail_from == NEVER or not hot, "the native codec takes no tail"
         cls.FIRST_VERSION, cls.LAST_VERSION = versions
         cls.FLEXIBLE_FROM = flexible
         cls._is_hot = hot
+        cls._tail_from = tail_from
         cls._decoders = {}
         cls._encoders = {}
 
@@ -156,7 +165,7 @@ class Message(Struct):
         Args:
             buf: at least `end` bytes; fields of kind records borrow it.
             position: start of the body, behind the header.
-            end: where the body ends, exactly.
+            end: where the body ends, exactly (but see `tail_from`).
             version: one the class declares.
 
         Raises:
@@ -172,7 +181,9 @@ class Message(Struct):
             if cls._is_hot:
                 decoder = message_plan(cls.SCHEMA, version, flexible=flexible).decode
             else:
-                decoder = generate_decoder(cls.SCHEMA, version, flexible=flexible)
+                decoder = generate_decoder(
+                    cls.SCHEMA, version, flexible=flexible, tail=version >= cls._tail_from
+                )
             cls._decoders[version] = decoder
         message: Self = decoder(buf, position, end)
         return message

@@ -4,6 +4,9 @@
 4: automatic creation can be declined. 5: offline replicas. 7: leader epochs. 8 to 10
 (cluster) and 8 (topic): authorized operations. 10: topic ids. 12: topics by id with a
 null name. 13: an error for the whole response (KIP-1102).
+
+librdkafka writes "all topics" from version 9 on as four zero bytes instead of one, so that
+its other fields come behind what is the message's end. Kafka never looks there.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ class MetadataRequestTopic(Struct):
     name: str | None = wire(STRING, default="", nullable=10)
 
 
-class MetadataRequest(Message, versions=(0, 13), flexible=9):
+class MetadataRequest(Message, versions=(0, 13), flexible=9, tail_from=9):
     topics: list[MetadataRequestTopic] | None = wire(
         array(MetadataRequestTopic), factory=list, nullable=1
     )
