@@ -85,7 +85,7 @@ class FetchAnswer:
         answer = FetchResponsePartition(partition_index=followed.number)
         try:
             partition = self._resolve(followed)
-            self.partition = followed.partition = partition
+            self.partition = partition
             found = partition.read(
                 followed.fetch_offset,
                 min(followed.max_bytes, self._left_bytes),

@@ -151,6 +151,7 @@ class _Fetch:
         if session is None:
             for followed in self._asked or ():
                 answer.read(followed)
+                followed.partition = answer.partition
             return answer
         for followed in tuple(session.ready.values()):
             again = answer.read(followed)
