@@ -89,7 +89,7 @@ class Broker:
         Raises:
             StartupError: the broker refuses to start; the message says what to do.
         """
-        paths = [os.path.abspath(path) for path in self.config.log_dirs]  # noqa: PTH100  no I/O
+        paths = [os.path.abspath(path) for path in self.config.log_dirs]  # noqa: PTH100, ASYNC240  no I/O
         # Before the metastore, so that a second broker is told who holds the directory.
         locks = {paths[0]: self._lock(paths[0])}
         try:

@@ -52,7 +52,7 @@ FLEXIBLE_FROM = {
     75: 0,
 }
 
-DECLARED_BEYOND = {2: (1, 11), 22: (0, 5), 0: (3, 11)}
+DECLARED_BEYOND = {2: (1, 11), 22: (0, 5)}
 """Where the declared versions are not the advertised ones."""
 
 

@@ -153,7 +153,6 @@ _BROKER: Final = (
         "leaves room for.",
         minimum=1,
         maximum=INT_MAX,
-        dynamic=True,
     ),
     _number(
         "max.connections.per.ip",
@@ -161,7 +160,6 @@ _BROKER: Final = (
         "Most client connections at a time from one address.",
         minimum=1,
         maximum=INT_MAX,
-        dynamic=True,
     ),
     _ms("connections.max.idle.ms", 10 * _MINUTE_MS, "Close a connection idle for this long."),
     _ms(

@@ -1,4 +1,4 @@
-"""Produce (key 0), versions 3-11 (0-2 are advertised for old clients' sake and refused).
+"""Produce (key 0), versions 3-11 (0-2 are advertised for old clients' sake: UNSUPPORTED_VERSION).
 
 Behaviour:
 - one v2 batch per partition; header, lengths, CRC and sequence are always checked, the
@@ -27,6 +27,7 @@ from trioq.errors import (
     KafkaError,
     RequestTimedOut,
     UnsupportedCompressionType,
+    UnsupportedVersion,
 )
 from trioq.record.compression import Codec
 from trioq.server.handlers.partition_lookup import require_partition
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from trioq.server.deadlines import Deadline
     from trioq.server.slot import Slot
 
+FIRST_VERSION_WITH_BATCHES = 3
 FIRST_VERSION_WITH_ZSTD = 7
 ACKS_NONE = 0
 ACKS_ALL = -1
@@ -52,9 +54,12 @@ ACKS_ALL = -1
 def handle_produce(ctx: Context, request: Request, slot: Slot) -> None:
     """Stage 1: check and stage every batch; the slot is completed when they are safe."""
     message = request.decode(ProduceRequest)
-    produce = _Produce(ctx, slot, message)
+    produce = _Produce(ctx, slot, message.acks, message.timeout_ms)
+    if request.api_version < FIRST_VERSION_WITH_BATCHES:
+        produce.refuse_everything(message, UnsupportedVersion)
+        return
     if message.acks not in (ACKS_ALL, ACKS_NONE, 1):
-        produce.refuse_everything(InvalidRequiredAcks)
+        produce.refuse_everything(message, InvalidRequiredAcks)
         return
     to_prepare: list[tuple[ProduceResponsePartition, Partition, bytes]] = []
     now_ms = ctx.clock.now_ms()
@@ -115,18 +120,18 @@ class _Produce:
         "_answers",
         "_deadline",
         "_is_staged",
-        "_message",
         "_outstanding",
         "_slot",
+        "_timeout_ms",
         "_topics",
         "ctx",
     )
 
-    def __init__(self, ctx: Context, slot: Slot, message: ProduceRequest) -> None:
+    def __init__(self, ctx: Context, slot: Slot, acks: int, timeout_ms: int) -> None:
         self.ctx = ctx
         self._slot = slot
-        self._message = message
-        self._acks = message.acks
+        self._acks = acks
+        self._timeout_ms = timeout_ms
         self._topics: list[ProduceResponseTopic] = []
         self._answers: list[ProduceResponsePartition | None] = []
         self._outstanding = 0
@@ -139,9 +144,9 @@ class _Produce:
         self._topics.append(topic)
         return topic.partition_responses
 
-    def refuse_everything(self, error: type[KafkaError]) -> None:
+    def refuse_everything(self, message: ProduceRequest, error: type[KafkaError]) -> None:
         """Answer every partition of the request with `error`."""
-        for topic in self._message.topic_data:
+        for topic in message.topic_data:
             answers = self.add_topic(topic.name)
             for data in topic.partition_data:
                 answer = ProduceResponsePartition(index=data.index, base_offset=-1)
@@ -175,7 +180,7 @@ class _Produce:
         self._outstanding += 1
         if acks == ACKS_ALL and self._deadline is None and partition.acks_take_long:
             self._deadline = self.ctx.deadlines.add(
-                self.ctx.clock.monotonic_s() + max(0, self._message.timeout_ms) / 1000,
+                self.ctx.clock.monotonic_s() + max(0, self._timeout_ms) / 1000,
                 self._timed_out,
             )
         partition.await_acks(appended.last_offset + 1, acks, self, index)

@@ -67,7 +67,7 @@ class Api:
         """Runs alone on its connection: after what came before, before what comes after."""
         self.owns_data = owns_data
         """An unexpected error in the handler ends the broker: it may have changed a log."""
-        self.first_version = APIS[key].implemented_min
+        self.first_version = APIS[key].min_version
         self.last_version = APIS[key].max_version
         self.handler = handler
         self.error_response = error_response

@@ -1,7 +1,8 @@
 """Produce (key 0): append record batches.
 
-Versions 0 to 2 (record formats before v2) are advertised, because older librdkafka
-takes a higher minimum for a lack of compression, but not implemented. 5: log start
+Versions 0 to 2 carry record formats before v2; they are advertised, because older
+librdkafka takes a higher minimum for a lack of compression, and answered with
+UNSUPPORTED_VERSION. 1: throttle time. 2: append time. 3: transactional id. 5: log start
 offset. 7: zstd. 8: errors per record and a message (KIP-467). 10: where the leader is
 now, with NOT_LEADER_OR_FOLLOWER (KIP-951). 11: transactions may be abortable. With
 acks=0 there is no response.
@@ -26,8 +27,8 @@ class ProduceRequestTopic(Struct):
     )
 
 
-class ProduceRequest(Message, versions=(3, 11), flexible=9, hot=True):
-    transactional_id: str | None = wire(STRING, default=None, nullable=0)
+class ProduceRequest(Message, versions=(0, 11), flexible=9, hot=True):
+    transactional_id: str | None = wire(STRING, default=None, since=3, nullable=3)
     acks: int = wire(INT16, default=0)
     timeout_ms: int = wire(INT32, default=0)
     topic_data: list[ProduceRequestTopic] = wire(array(ProduceRequestTopic), factory=list)
@@ -47,7 +48,7 @@ class ProduceResponsePartition(Struct):
     index: int = wire(INT32, default=0)
     error_code: int = wire(INT16, default=0)
     base_offset: int = wire(INT64, default=0)
-    log_append_time_ms: int = wire(INT64, default=-1)
+    log_append_time_ms: int = wire(INT64, default=-1, since=2, ignorable=True)
     log_start_offset: int = wire(INT64, default=-1, since=5, ignorable=True)
     record_errors: list[ProduceResponseRecordError] = wire(
         array(ProduceResponseRecordError), factory=list, since=8, ignorable=True
@@ -72,9 +73,9 @@ class ProduceResponseNodeEndpoint(Struct):
     rack: str | None = wire(STRING, default=None, nullable=0)
 
 
-class ProduceResponse(Message, versions=(3, 11), flexible=9, hot=True):
+class ProduceResponse(Message, versions=(0, 11), flexible=9, hot=True):
     responses: list[ProduceResponseTopic] = wire(array(ProduceResponseTopic), factory=list)
-    throttle_time_ms: int = wire(INT32, default=0)
+    throttle_time_ms: int = wire(INT32, default=0, since=1, ignorable=True)
     node_endpoints: list[ProduceResponseNodeEndpoint] = wire(
         array(ProduceResponseNodeEndpoint), factory=list, since=10, tag=0
     )
