@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from trioq import logs
 from trioq.errors import BrokerBug, ProtocolViolation, UnknownServerError
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from trioq.server.limits import Limits
 
 _log = logs.get_logger("trioq.server")
+
+MAX_DECODED_BYTES: Final = 8 * 1024 * 1024
+"""Largest request other than Produce: decoded, its smallest elements take thirty times as much."""
 
 
 class Dispatcher:
@@ -66,6 +69,11 @@ class Dispatcher:
         if api is None or not api.first_version <= header[1] <= api.last_version:
             self._refuse(connection, header)
             return True
+        if end - start > MAX_DECODED_BYTES and header[0] != ApiKey.PRODUCE:
+            raise ProtocolViolation(
+                f"a request of {end - start} bytes for API {header[0]}, which takes up to "
+                f"{MAX_DECODED_BYTES}"
+            )
         if api.is_barrier and parked:
             connection.needs_idle = True
             return False
