@@ -21,6 +21,7 @@ from tests.unit.server_harness import (
     serving,
 )
 from trioq.server.connection import MUTED_QUEUED
+from trioq.server.dispatch import MAX_DECODED_BYTES
 from trioq.server.limits import Limits
 from trioq.types import FileRegion
 from trioq.wire.api_keys import ApiKey
@@ -71,6 +72,16 @@ async def test_what_came_before_bad_bytes_is_answered(data: bytes) -> None:
         await client.send(request_bytes(ECHO, b"good") + data)
         assert await client.response() == (1, b"good")
         assert await client.is_closed()
+
+
+async def test_a_request_too_large_to_be_decoded_closes_its_connection() -> None:
+    async with serving() as harness, await harness.connect() as client:
+        assert await client.call(ECHO, bytes(MAX_DECODED_BYTES - 100)) == bytes(
+            MAX_DECODED_BYTES - 100
+        )
+        await client.send(request_bytes(ECHO, bytes(MAX_DECODED_BYTES)))
+        assert await client.is_closed()
+        assert not harness.reactor.connections
 
 
 async def test_api_versions_of_an_unknown_version_is_answered_and_stays_open() -> None:
