@@ -346,7 +346,7 @@ def test_init_producer_id(version: int) -> None:
 @pytest.mark.parametrize(
     ("fields", "code"),
     [
-        ({"transactional_id": "t"}, 35),
+        ({"transactional_id": "t"}, 53),
         ({"transactional_id": ""}, 42),
         ({"producer_id": 5}, 42),
         ({"producer_epoch": 5}, 42),

@@ -21,6 +21,7 @@ class ApiKey(IntEnum):
     FETCH = 1
     LIST_OFFSETS = 2
     METADATA = 3
+    FIND_COORDINATOR = 10
     API_VERSIONS = 18
     CREATE_TOPICS = 19
     DELETE_TOPICS = 20
@@ -94,6 +95,7 @@ APIS: Final[Mapping[int, Api]] = dict(
         _api(ApiKey.FETCH, "Fetch", (4, 16), flexible=12),
         _api(ApiKey.LIST_OFFSETS, "ListOffsets", (1, 8), flexible=6),
         _api(ApiKey.METADATA, "Metadata", (0, 13), flexible=9),
+        _api(ApiKey.FIND_COORDINATOR, "FindCoordinator", (0, 5), flexible=3),
         _api(ApiKey.API_VERSIONS, "ApiVersions", (0, 4), flexible=3),
         _api(ApiKey.CREATE_TOPICS, "CreateTopics", (2, 7), flexible=5),
         _api(ApiKey.DELETE_TOPICS, "DeleteTopics", (1, 6), flexible=4),

@@ -5,9 +5,9 @@ Behaviour:
   epoch in the request (version 3) are not looked at, as in Kafka: only a transactional
   producer has its epoch raised by the broker (KIP-360), an idempotent one that lost track
   starts again under the new id, or raises its epoch by itself
-- with one: UNSUPPORTED_VERSION. Transactions are not served and their other APIs are not
-  advertised; this code is the one that librdkafka, Java and kafka-python take as fatal
-  at once instead of asking again
+- with one: TRANSACTIONAL_ID_AUTHORIZATION_FAILED. Transactions are not served and their other
+  APIs are not advertised; every client takes this code as fatal at once, while librdkafka
+  asks again for ever on UNSUPPORTED_VERSION. A log line says what is the matter
 - COORDINATOR_NOT_AVAILABLE (clients retry) while the metastore gives no ids
 
 Version notes: 2 flexible; 3 producer_id and producer_epoch (KIP-360); 4 PRODUCER_FENCED
@@ -23,7 +23,7 @@ from trioq.errors import (
     CoordinatorNotAvailable,
     InvalidRequest,
     MetastoreError,
-    UnsupportedVersion,
+    TransactionalIdAuthorizationFailed,
 )
 from trioq.wire.messages.init_producer_id import InitProducerIdRequest, InitProducerIdResponse
 
@@ -50,7 +50,7 @@ async def handle_init_producer_id(ctx: Context, request: Request) -> InitProduce
             peer=request.connection.peer,
             reason="this version of trioq serves idempotent producers, not transactions",
         )
-        return _refused(UnsupportedVersion.code)
+        return _refused(TransactionalIdAuthorizationFailed.code)
     if (message.producer_id == NONE_GIVEN) != (message.producer_epoch == NONE_GIVEN):
         return _refused(InvalidRequest.code)
     try:

@@ -122,6 +122,7 @@ def served_apis() -> Mapping[int, Api]:
             _reads(ApiKey.FETCH, Kind.INLINE, error_response=_top_level_error(ApiKey.FETCH)),
             _reads(ApiKey.LIST_OFFSETS),
             _reads(ApiKey.METADATA, Kind.INLINE),
+            _reads(ApiKey.FIND_COORDINATOR),
             _reads(ApiKey.API_VERSIONS, error_response=_top_level_error(ApiKey.API_VERSIONS)),
             _reads(ApiKey.OFFSET_FOR_LEADER_EPOCH),
             _reads(ApiKey.DESCRIBE_CONFIGS),
