@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import uuid
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,11 @@ from typing import Any
 import pytest
 
 from tests.e2e.broker_process import BrokerProcess
+
+with warnings.catch_warnings():
+    # kafka-python reads its schemas, at import, in a way that Python 3.11 deprecates.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    import kafka  # noqa: F401
 
 LOG_TAIL_LINES = 60
 _running: list[BrokerProcess] = []

@@ -168,6 +168,25 @@ def test_incremental_session(broker: BrokerProcess, topic: str) -> None:
         assert connection.call(unknown, FetchResponse, 11).error_code == 70
 
 
+def test_a_parked_incremental_fetch_is_answered_by_the_record_that_arrives(
+    broker: BrokerProcess, topic: str
+) -> None:
+    write_one(broker, topic)
+    with RawConnection(broker) as connection:
+        first = connection.call(fetch_request(topic, 0, session_epoch=0), FetchResponse, 11)
+        session_id = first.session_id
+        moved = fetch_request(topic, 1, session_id=session_id, session_epoch=1)
+        connection.send_request(moved, 11)
+        write_one(broker, topic, b"second")
+        second = connection.read_response(FetchResponse, 11)
+        assert b"second" in bytes(only_partition(second).records)
+        moved = fetch_request(topic, 2, session_id=session_id, session_epoch=2)
+        connection.send_request(moved, 11)
+        write_one(broker, topic, b"third")
+        third = connection.read_response(FetchResponse, 11)
+        assert b"third" in bytes(only_partition(third).records)
+
+
 @pytest.mark.parametrize("offset", [-1, 2, 1_000_000])
 def test_an_offset_outside_the_log(broker: BrokerProcess, offset: int, topic: str) -> None:
     write_one(broker, topic)
@@ -241,7 +260,8 @@ def test_beginning_and_end(broker: BrokerProcess, topic: str) -> None:
     try:
         place = confluent_kafka.TopicPartition(topic, 0)
         assert confluent.get_watermark_offsets(place, timeout=TIMEOUT_S) == (0, 7)
-        tail = confluent_kafka.TopicPartition(topic, 0, confluent_kafka.OFFSET_TAIL(2))
+        two_before_the_end = -2000 - 2  # librdkafka's OFFSET_TAIL, which the binding lacks
+        tail = confluent_kafka.TopicPartition(topic, 0, two_before_the_end)
         confluent.assign([tail])
         assert [message.offset for message in confluent_messages(confluent, 2)] == [5, 6]
     finally:

@@ -90,7 +90,7 @@ def test_producer_ids_are_never_given_twice(broker: BrokerProcess) -> None:
 
 def test_transactions_are_refused_with_a_fatal_code(broker: BrokerProcess) -> None:
     with RawConnection(broker) as connection:
-        assert init_producer_id(connection, transactional_id="t").error_code == 35
+        assert init_producer_id(connection, transactional_id="t").error_code == 53
         assert init_producer_id(connection, transactional_id="").error_code == 42
         assert init_producer_id(connection, producer_id=1).error_code == 42
 

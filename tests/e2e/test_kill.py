@@ -150,7 +150,6 @@ def test_kill_9_loses_nothing_that_reached_the_system(
 def test_a_torn_tail_is_cut_off(start_broker: Callable[..., BrokerProcess]) -> None:
     """What a power cut leaves of the last write is removed; all before it stays."""
     broker = start_broker()
-    Confluent().write(broker.address, "t", [])
     producer = Confluent.producer(broker.address)
     for number in range(10):
         producer.produce("t", b"%d" % number)

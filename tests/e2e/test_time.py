@@ -112,7 +112,9 @@ def test_log_append_time(broker: BrokerProcess, codec: str, topic: str) -> None:
     """The broker's clock replaces the producer's, for every record of a batch alike."""
     create(broker, topic, message_timestamp_type="LogAppendTime")
     started_ms = time.time_ns() // 1_000_000
-    messages = [Message(b"v%d" % number, None, (), BASE_MS + number) for number in range(10)]
+    messages = [
+        Message(b"value %d " % number * 20, None, (), BASE_MS + number) for number in range(10)
+    ]
     Confluent().write(broker.address, topic, messages, codec=codec)
     ended_ms = time.time_ns() // 1_000_000
     batches, _ = read_with_kafka_python(broker.segment_paths(topic))
