@@ -97,6 +97,10 @@ class Disk(Protocol):
         """
         ...
 
+    def sync_file(self, path: str) -> None:
+        """A file's bytes are on stable storage when this returns; fine when it is gone."""
+        ...
+
     def exists(self, path: str) -> bool: ...
 
     def file_size(self, path: str) -> int:
@@ -249,6 +253,16 @@ class OsDisk:
         os.replace(temporary, path)
         if sync:
             self.fsync_dir(os.path.dirname(path))
+
+    def sync_file(self, path: str) -> None:
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return
+        try:
+            sync_file(fd)
+        finally:
+            os.close(fd)
 
     def exists(self, path: str) -> bool:
         return os.path.exists(path)

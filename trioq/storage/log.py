@@ -14,6 +14,7 @@ from __future__ import annotations
 from trioq.errors import KafkaStorageError, OffsetOutOfRange
 from trioq.storage.batch_scan import batch_edge
 from trioq.storage.log_append import Appended, AppendLog
+from trioq.storage.log_dir_files import write_checkpoints
 from trioq.storage.log_producers import write_snapshot
 from trioq.storage.log_read import (
     TimestampedOffset,
@@ -133,6 +134,7 @@ class Log(AppendLog):
                 self._restart(offset)
             else:
                 self._truncate(offset)
+            self._lower_checkpoint()
         except OSError as error:
             self.log_dir.fail(error)
             raise self.offline_error() from error
@@ -200,10 +202,17 @@ class Log(AppendLog):
             raise self.offline_error()
         try:
             self._restart(offset)
+            self._lower_checkpoint()
         except OSError as error:
             self.log_dir.fail(error)
             raise self.offline_error() from error
         self.tell_progress()
+
+    def _lower_checkpoint(self) -> None:
+        """What is appended from now on is not synced: no recovery point on disk may lie above."""
+        log_dir = self.log_dir
+        if log_dir.recovery_points.get(self.topic_partition, 0) > self.synced_end_offset:
+            write_checkpoints(log_dir)
 
     def _move_end(self, end_offset: int) -> None:
         """Take everything derived from the log along to its new, lower end."""

@@ -9,6 +9,7 @@ from trioq._native.batch import BatchHeader, stamp
 from trioq.errors import CorruptMessage, MessageTooLarge, RequestTimedOut
 from trioq.storage.checkpoints import LEADER_EPOCH_FILE
 from trioq.storage.log_config import LogConfig
+from trioq.storage.log_dir_files import write_checkpoints
 from trioq.storage.log_producers import write_snapshot
 from trioq.storage.log_read import Edges
 from trioq.storage.log_state import LogState, Staged, log
@@ -163,6 +164,8 @@ class AppendLog(LogState):
         config = self.config
         now_ms = self.log_dir.clock.now_ms()
         if not segments.exists:
+            if self.log_dir.is_checkpoint_stale:
+                write_checkpoints(self.log_dir)
             segments.create(self.topic_id)
             self.log_dir.writer.request_sync(self)
             return segments.add(staged.base_offset, now_ms, config.segment_jitter_ms)
@@ -317,13 +320,17 @@ class AppendLog(LogState):
             directories.append(self.log_dir.path)
             segments.directory_is_new = False
         end_offset = self.written_end_offset if whole else active.base_offset
-        if not parts and not directories and end_offset <= self.synced_end_offset:
+        if (
+            not (parts or directories or segments.unsynced_indexes)
+            and end_offset <= self.synced_end_offset
+        ):
             return None
         return SyncRequest(
             self,
             self.truncations,
             max(end_offset, self.synced_end_offset),
             parts,
+            list(segments.unsynced_indexes),
             documents,
             directories,
         )
@@ -332,6 +339,9 @@ class AppendLog(LogState):
         """What `begin_sync` said is on stable storage (called by the writer)."""
         if self.failed or sync.truncations != self.truncations:
             return
+        for segment in sync.indexes:
+            if segment in self.segments.unsynced_indexes:
+                self.segments.unsynced_indexes.remove(segment)
         for segment, _, size in sync.parts:
             segment.synced_size = min(max(segment.synced_size, size), segment.size)
             if segment.synced_size == segment.size and segment in self._unsynced:

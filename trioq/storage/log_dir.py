@@ -52,6 +52,7 @@ class LogDir:
         "indexes",
         "interval_asked",
         "interval_due_s",
+        "is_checkpoint_stale",
         "is_read",
         "lock",
         "log_starts",
@@ -107,6 +108,9 @@ class LogDir:
         """Partitions that have a directory here."""
         self.recovered: dict[TopicPartition, RecoveredLog] = {}
         """What recovery found and nobody has asked for yet."""
+        # The checkpoints, as they are on disk.
+        self.is_checkpoint_stale = False
+        """They name partitions that are gone: to be rewritten before those names are used again."""
         self.recovery_points: dict[TopicPartition, int] = {}
         self.log_starts: dict[TopicPartition, int] = {}
         self.high_watermarks: dict[TopicPartition, int] = {}
@@ -144,6 +148,14 @@ class LogDir:
     def remove_later(self, path: str, delay_ms: int, *, is_directory: bool = False) -> None:
         """Remove a renamed file or directory after `delay_ms`, or when the broker starts again."""
         self.deletions.append(Deletion(self.clock.now_ms() + delay_ms, path, is_directory))
+
+    def forget_partition(self, topic_partition: TopicPartition) -> None:
+        """Its directory has been renamed: nothing that was known of it holds any longer."""
+        self.present.discard(topic_partition)
+        self.recovered.pop(topic_partition, None)
+        for offsets in (self.recovery_points, self.log_starts, self.high_watermarks):
+            if offsets.pop(topic_partition, None) is not None:
+                self.is_checkpoint_stale = True
 
     def take_due_deletions(self, now_ms: int) -> list[Deletion]:
         """The deletions whose time has come, no longer held here."""

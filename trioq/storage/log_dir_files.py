@@ -131,20 +131,25 @@ def gather_checkpoints(log_dir: LogDir, *, everything: bool = False) -> list[tup
         if one.segments.exists and not one.failed:
             recovery_points[one.topic_partition] = one.recovery_point
             high_watermarks[one.topic_partition] = one.high_watermark
-            if one.log_start_offset > 0:
-                log_starts[one.topic_partition] = one.log_start_offset
+            log_starts[one.topic_partition] = one.log_start_offset
+    everything = everything or log_dir.is_checkpoint_stale
+    log_dir.start_offsets_changed = log_dir.is_checkpoint_stale = False
     documents = []
-    log_dir.start_offsets_changed = False
-    if everything or log_starts != log_dir.log_starts:
-        log_dir.log_starts = log_starts
-        documents.append((f"{log_dir.path}/{LOG_START_FILE}", encode_offsets(log_starts)))
-    if everything or recovery_points != log_dir.recovery_points:
-        log_dir.recovery_points = recovery_points
-        documents.append((f"{log_dir.path}/{RECOVERY_POINT_FILE}", encode_offsets(recovery_points)))
-    if everything or high_watermarks != log_dir.high_watermarks:
-        log_dir.high_watermarks = high_watermarks
-        documents.append((f"{log_dir.path}/{HIGH_WATERMARK_FILE}", encode_offsets(high_watermarks)))
+    for name, before, now in (
+        (LOG_START_FILE, log_dir.log_starts, log_starts),
+        (RECOVERY_POINT_FILE, log_dir.recovery_points, recovery_points),
+        (HIGH_WATERMARK_FILE, log_dir.high_watermarks, high_watermarks),
+    ):
+        if everything or now != before:
+            documents.append((f"{log_dir.path}/{name}", encode_offsets(now)))
+            before.clear()
+            before.update(now)
     return documents
+
+
+def write_checkpoints(log_dir: LogDir) -> None:
+    """Write the checkpoints that changed, durably, on the calling thread. Raises OSError."""
+    write_documents(log_dir.disk, gather_checkpoints(log_dir))
 
 
 def write_documents(disk: Disk, documents: list[tuple[str, bytes]]) -> None:

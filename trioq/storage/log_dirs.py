@@ -24,10 +24,9 @@ from trioq.storage.log_config import LogConfig
 from trioq.storage.log_dir import LogDir
 from trioq.storage.log_dir_files import (
     DELETE_SUFFIX,
-    gather_checkpoints,
     open_directory,
     settle_directory,
-    write_documents,
+    write_checkpoints,
 )
 from trioq.storage.log_services import LogServices, run_services
 from trioq.storage.open_files import OpenFiles
@@ -267,9 +266,7 @@ class LogDirs:
         log_dir = known.log_dir
         delay_ms = known.config.file_delete_delay_ms
         known.close(clean=False)
-        for offsets in (log_dir.recovery_points, log_dir.log_starts, log_dir.high_watermarks):
-            offsets.pop(topic_partition, None)
-        log_dir.present.discard(topic_partition)
+        log_dir.forget_partition(topic_partition)
         if log_dir.error is not None or not known.segments.exists:
             return
         unique = f"{topic_partition.topic[:180]}-{topic_partition.partition}.{uuid.uuid4().hex}"
@@ -322,7 +319,7 @@ class LogDirs:
         for log_dir in self.dirs:
             if log_dir.error is None:
                 try:
-                    write_documents(log_dir.disk, gather_checkpoints(log_dir))
+                    write_checkpoints(log_dir)
                 except OSError as error:
                     log_dir.fail(error)
 

@@ -79,7 +79,9 @@ async def _checkpoint(log_dir: LogDir, services: LogServices) -> None:
     while log_dir.error is None:
         await trio.sleep(services.deletion_check_interval_ms / 1000)
         since_ms += services.deletion_check_interval_ms
-        if since_ms < services.checkpoint_interval_ms and not log_dir.start_offsets_changed:
+        if since_ms < services.checkpoint_interval_ms and not (
+            log_dir.start_offsets_changed or log_dir.is_checkpoint_stale
+        ):
             continue
         since_ms = 0
         documents = gather_checkpoints(log_dir)

@@ -124,7 +124,10 @@ class LogState:
 
     @property
     def recovery_point(self) -> int:
-        """Everything below is on stable storage and needs no check after a crash."""
+        """Everything below is on stable storage, indexes too, and needs no check after a crash."""
+        unsynced = self.segments.unsynced_indexes
+        if unsynced:
+            return min(self.synced_end_offset, unsynced[0].base_offset)
         return self.synced_end_offset
 
     @property

@@ -100,6 +100,8 @@ class SyncRequest:
     end_offset: int
     parts: list[tuple[Segment, SharedFile, int]]
     """(segment, its file, how many of its bytes will be synced)."""
+    indexes: list[Segment]
+    """Sealed segments whose index files are to be synced."""
     documents: list[tuple[str, bytes]]
     """(path, content) of small files to replace; their directories are in `directories`."""
     directories: list[str]
@@ -108,6 +110,9 @@ class SyncRequest:
         """Do it; any thread. Raises OSError."""
         for _, shared, _ in self.parts:
             shared.file.fdatasync()
+        for segment in self.indexes:
+            for path in segment.index_paths:
+                disk.sync_file(path)
         for path, content in self.documents:
             disk.replace_file(path, content, sync=False)
         for path in self.directories:

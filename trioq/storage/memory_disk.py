@@ -322,6 +322,13 @@ class MemoryDisk:
         if sync:
             self.fsync_dir(os.path.dirname(path))
 
+    def sync_file(self, path: str) -> None:
+        self.raise_fault(self.due_fault("sync_file", path))
+        directory, name = self._locate(path)
+        node = directory.names.get(name)
+        if node is not None:
+            self._file(node, path).sync()
+
     def exists(self, path: str) -> bool:
         try:
             directory, name = self._locate(path)

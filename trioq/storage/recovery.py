@@ -81,7 +81,8 @@ class LogRecovery:
             if not self._recover_segment(self._bases[number]):
                 self._remove_segments(number + 1)
                 break
-        self._sync_metadata()
+        # What says whose the directory is may have been written just before the crash.
+        self._disk.sync_file(f"{self._directory}/{PARTITION_METADATA_FILE}")
         self._write_derived()
         start = max(self._log_start_offset, self._bases[0])
         if start > self._end:
@@ -162,6 +163,8 @@ class LogRecovery:
             file.close()
         segment.seal_times()
         segment.write_indexes(self._disk)
+        for path in segment.index_paths:
+            self._disk.sync_file(path)
         return is_whole
 
     def _remove_segments(self, number: int) -> None:
@@ -175,17 +178,23 @@ class LogRecovery:
         del self._bases[number:]
 
     def _load_epochs(self) -> None:
+        """The epochs below the first offset to scan; from the batches if the file lacks some.
+
+        It may: the log's start, which it is cut at, is not always on disk when it is.
+        """
         path = f"{self._directory}/{LEADER_EPOCH_FILE}"
+        start = max(self._log_start_offset, self._bases[0])
         try:
             self._epochs = EpochCache.decode(self._disk.read_file(path), path)
+            self._epochs_found = self._epochs.encode()
         except (FileNotFoundError, CorruptCheckpoint):
+            self._epochs.clear()
+        self._epochs.truncate_from_end(self._end)
+        if start < self._end and self._epochs.epoch_for_offset(start) < 0:
+            self._epochs.clear()
             for base in self._bases:
                 if base < self._end:
                     self._read_epochs(base)
-            self._epochs_found = None
-        else:
-            self._epochs_found = self._epochs.encode()
-        self._epochs.truncate_from_end(self._end)
 
     def _read_epochs(self, base: int) -> None:
         file = self._disk.open(self._log_path(base))
@@ -229,17 +238,6 @@ class LogRecovery:
         self._producers.clear()
         self._epochs.clear()
         self._write_derived()
-
-    def _sync_metadata(self) -> None:
-        """What says whose the directory is may have been written just before the crash."""
-        try:
-            file = self._disk.open(f"{self._directory}/{PARTITION_METADATA_FILE}")
-        except FileNotFoundError:
-            return
-        try:
-            file.fdatasync()
-        finally:
-            file.close()
 
     def _write_derived(self) -> None:
         store_snapshot(self._disk, self._directory, self._producers, self._end)

@@ -169,8 +169,13 @@ class Segment:
         assert self.times is not None
         self.times.maybe_append(self.max_timestamp, self.max_timestamp_offset - self.base_offset)
 
+    @property
+    def index_paths(self) -> tuple[str, str]:
+        """The two index files."""
+        return self.path(OFFSET_INDEX_SUFFIX), self.path(TIME_INDEX_SUFFIX)
+
     def write_indexes(self, disk: Disk) -> None:
-        """Write both index files (not synced: they can be rebuilt)."""
+        """Write both index files, not synced."""
         assert self.offsets is not None
         assert self.times is not None
         disk.write_file(self.path(OFFSET_INDEX_SUFFIX), self.offsets.data)

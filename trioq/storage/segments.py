@@ -47,7 +47,8 @@ class Segments:
 
     `names_changed` is True while file names in the partition's directory may not be on stable
     storage, `directory_is_new` while the directory's own name may not be; `unsynced_metadata` is
-    (path, content) of partition.metadata while it may not be.
+    (path, content) of partition.metadata while it may not be. `unsynced_indexes` are sealed
+    segments whose index files may not be: an old time index that comes back would pass for sound.
     """
 
     __slots__ = (
@@ -58,6 +59,7 @@ class Segments:
         "log_dir",
         "names_changed",
         "snapshots",
+        "unsynced_indexes",
         "unsynced_metadata",
     )
 
@@ -71,6 +73,7 @@ class Segments:
         self.names_changed = False
         self.directory_is_new = False
         self.unsynced_metadata: tuple[str, bytes] | None = None
+        self.unsynced_indexes: list[Segment] = []
 
     @property
     def exists(self) -> bool:
@@ -122,6 +125,8 @@ class Segments:
         self.log_dir.files.file_of(segment).file.truncate(segment.size)
         segment.allocated_bytes = 0
         segment.is_open_for_append = False
+        if segment not in self.unsynced_indexes:
+            self.unsynced_indexes.append(segment)
         self.log_dir.indexes.count(segment)
         self.names_changed = True
 
@@ -209,6 +214,8 @@ class Segments:
         self.log_dir.files.forget(segment)
         self.log_dir.indexes.forget(segment)
         self.items.remove(segment)
+        if segment in self.unsynced_indexes:
+            self.unsynced_indexes.remove(segment)
         for suffix in FILE_SUFFIXES:
             self._rename_deleted(segment.path(suffix), delay_ms, may_miss=suffix != LOG_SUFFIX)
         self.names_changed = True

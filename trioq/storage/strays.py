@@ -47,7 +47,7 @@ class Strays:
             name.endswith(LOG_SUFFIX) for name in log_dir.disk.listdir(path)
         ):
             log_dir.disk.remove_tree(path)
-            log_dir.present.discard(topic_partition)
+            log_dir.forget_partition(topic_partition)
             return
         if self._set_aside + 1 > self._limit():
             log.error(
@@ -99,10 +99,7 @@ class Strays:
         name = f"{topic_partition}.{self._clock.now_ms()}{STRAY_SUFFIX}"
         log_dir.disk.rename(f"{log_dir.path}/{topic_partition}", f"{log_dir.path}/{name}")
         log_dir.disk.fsync_dir(log_dir.path)
-        log_dir.present.discard(topic_partition)
-        for offsets in (log_dir.recovery_points, log_dir.log_starts, log_dir.high_watermarks):
-            offsets.pop(topic_partition, None)
-        log_dir.recovered.pop(topic_partition, None)
+        log_dir.forget_partition(topic_partition)
         self._set_aside += 1
         log.warning(
             "stray_set_aside",
