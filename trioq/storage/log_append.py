@@ -149,10 +149,12 @@ class AppendLog(LogState):
             if writer.is_threaded:
                 shared.retain()
                 self._writing = GroupWrite(self, segment, shared, group, segment.size, length)
+                del self._staged[: len(group)]
                 writer.hand_over(self._writing)
                 break
             buffers: list[Buffer] = [staged.batch for staged in group]
             writer.write(shared, buffers, segment.size, length)
+            del self._staged[: len(group)]
             self._wrote(segment, group, length)
         if self.written_end_offset != start_offset:
             self._progressed()
@@ -192,9 +194,7 @@ class AppendLog(LogState):
                 break
             length += one.size_bytes
             count += 1
-        group = staged[:count]
-        del staged[:count]
-        return group, length
+        return staged[:count], length
 
     def _wrote(self, segment: Segment, group: list[Staged], length: int) -> None:
         """The bytes of `group` are in the file: now everything derived may move."""
