@@ -38,6 +38,7 @@ from trioq.replication.partitions import Partitions
 from trioq.server.context import Context
 from trioq.server.deadlines import Deadlines
 from trioq.server.fetch_sessions import FetchSessions
+from trioq.server.limits import most_log_files
 from trioq.server.server import Server
 from trioq.storage.disk import Disk, DiskLock, OsDisk
 from trioq.storage.log_dir_files import lock_directory
@@ -129,7 +130,7 @@ class Broker:
             node_id=config.node_id,
             disk=self._disk,
             clock=self._clock,
-            max_open_files=config.log_max_open_files,
+            max_open_files=most_log_files(config),
             locks=locks,
         )
 

@@ -11,7 +11,7 @@ import trio
 from tests.unit.server_harness import ECHO, serving
 from trioq.config import BrokerConfig, Listener
 from trioq.errors import StartupError
-from trioq.server.limits import Limits
+from trioq.server.limits import Limits, most_log_files
 from trioq.server.listener import BoundListener, bind
 
 
@@ -131,3 +131,16 @@ def test_limits_follow_configuration_and_descriptors() -> None:
     assert Limits.of(config, max_open_files=64).max_connections >= 16
     many = BrokerConfig.from_mapping({"max.connections": "50"})
     assert Limits.of(many, max_open_files=100_000).max_connections == 50
+
+
+def test_open_log_files_follow_configuration_and_descriptors() -> None:
+    derived = BrokerConfig.from_mapping({})
+    for descriptors in (1024, 20_000, 1_000_000):
+        files = most_log_files(derived, max_open_files=descriptors)
+        connections = Limits.of(derived, max_open_files=descriptors).max_connections
+        assert files + connections < descriptors - 64
+        assert files > descriptors // 5
+    assert most_log_files(derived, max_open_files=-1) > 1000  # no limit
+    assert most_log_files(derived, max_open_files=64) >= 16
+    asked = BrokerConfig.from_mapping({"log.max.open.files": "50"})
+    assert most_log_files(asked, max_open_files=100_000) == 50

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from trioq.config import BrokerConfig
 
-_FD_RESERVE = 128  # descriptors for logs, the metastore, the loop itself, at least
+_FD_RESERVE = 128  # descriptors for the metastore, the loop itself, regions in flight, at least
 _FD_SHARE = 0.6  # of the rest, what connections may use
+_FD_LOG_SHARE = 0.3  # of the rest, what log files may use
+_LEAST_DESCRIPTORS = 16  # of either
+_UNLIMITED_DESCRIPTORS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +42,7 @@ class Limits:
         `max_open_files` is the soft limit of file descriptors, asked of the system when
         None.
         """
-        if max_open_files is None:
-            max_open_files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        room = max(16, int((max_open_files - _FD_RESERVE) * _FD_SHARE))
+        room = _descriptors(max_open_files, _FD_SHARE)
         return cls(
             max_frame_bytes=config.socket_request_max_bytes,
             receive_budget_bytes=max(
@@ -56,3 +57,22 @@ class Limits:
             max_parked_bytes=config.connection_max_in_flight_bytes,
             max_queued_bytes=config.connection_max_queued_response_bytes,
         )
+
+
+def most_log_files(config: BrokerConfig, *, max_open_files: int | None = None) -> int:
+    """How many log files may stay open: log.max.open.files, or what descriptors allow.
+
+    `max_open_files` as in `Limits.of`.
+    """
+    if config.log_max_open_files > 0:
+        return config.log_max_open_files
+    return _descriptors(max_open_files, _FD_LOG_SHARE)
+
+
+def _descriptors(max_open_files: int | None, share: float) -> int:
+    """The share of the process's descriptors; those of the system when None is given."""
+    if max_open_files is None:
+        max_open_files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if max_open_files == resource.RLIM_INFINITY:
+        max_open_files = _UNLIMITED_DESCRIPTORS
+    return max(_LEAST_DESCRIPTORS, int((max_open_files - _FD_RESERVE) * share))
