@@ -9,6 +9,7 @@ from trioq.errors import CorruptMessage
 from trioq.record.batch import max_timestamp as batch_max_timestamp
 from trioq.record.batch import offset_for_timestamp as batch_offset_for_timestamp
 from trioq.record.batch import read_records
+from trioq.storage.batch_scan import batch_edge
 from trioq.storage.segment import Segment
 from trioq.storage.segments import BatchPlace, Segments
 from trioq.types import FileRegion
@@ -161,13 +162,19 @@ def _first_not_before(segments: Segments, segment: Segment, target_ms: int) -> B
     times = indexes.times_of(segment, segments.interval_bytes)
     if segment.max_timestamp < target_ms:
         return None
+    start = BatchPlace(segment, 0, 0)
     timestamp, relative_offset = times.floor(target_ms - 1)
     if timestamp < 0:
-        return BatchPlace(segment, 0, 0)
-    place = segments.locate(segment.base_offset + relative_offset)
-    if place is None or place.segment is not segment:
-        return BatchPlace(segment, 0, 0)
-    return place
+        return start
+    last_offset = segment.base_offset + relative_offset
+    place = segments.locate(last_offset)
+    if place is not None and place.segment is segment:
+        edge = batch_edge(segments.file(segment), place.position)
+        if edge is not None and edge[1:] == (last_offset, timestamp):
+            return place
+    # The entry does not hold. Search everything this time; the next search finds it mended.
+    indexes.rebuild(segment, segments.interval_bytes)
+    return start
 
 
 def _record_not_before(

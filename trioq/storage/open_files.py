@@ -77,6 +77,8 @@ class OpenFiles:
         shared = owner.shared
         if shared is not None:
             self._files.move_to_end(shared)
+            if len(self._files) > self.limit:
+                self._evict(keep=shared)
             return shared
         shared = SharedFile(self._open(owner.log_path, create), owner)
         owner.shared = shared

@@ -256,14 +256,16 @@ class SegmentIndexes:
     def _load(self, segment: Segment, interval_bytes: int) -> None:
         shared, size = self.file_and_size(segment)
         try:
-            offsets = OffsetIndex(self._disk.read_file(segment.path(OFFSET_INDEX_SUFFIX)))
-            times = TimeIndex(self._disk.read_file(segment.path(TIME_INDEX_SUFFIX)))
+            offset_data = self._disk.read_file(segment.path(OFFSET_INDEX_SUFFIX))
+            time_data = self._disk.read_file(segment.path(TIME_INDEX_SUFFIX))
         except FileNotFoundError:
             self.rebuild(segment, interval_bytes)
             return
+        offsets, times = OffsetIndex(offset_data), TimeIndex(time_data)
+        is_torn = len(offset_data) != len(offsets.data) or len(time_data) != len(times.data)
         segment.offsets = offsets
         segment.times = times
-        if not self._is_sound(segment, shared.file, size):
+        if is_torn or not self._is_sound(segment, shared.file, size):
             self.rebuild(segment, interval_bytes)
             return
         segment.max_timestamp, relative_offset = times.last()
