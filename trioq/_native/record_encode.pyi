@@ -1,1 +1,1 @@
-"""Encoding of records for `trioq._native.batch.build`; cimport only, nothing to call from Python."""
+"""Encoding of records for `trioq._native.batch.build`: nothing here is called from Python."""
