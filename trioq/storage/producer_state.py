@@ -17,7 +17,7 @@ back, and a committed batch costs nothing further.
 
 The snapshot is Kafka's `.snapshot` file, which holds the last batch of each producer only. So after
 a start from a snapshot the window is that one batch, plus those applied from the log above the
-snapshot; the retry of an earlier batch of the window is then OutOfOrderSequenceNumber, as in Kafka.
+snapshot; `widen` adds those that the log holds below it.
 """
 
 from __future__ import annotations
@@ -322,6 +322,23 @@ class ProducerState:
             if entry.txn_first_offset != NO_OFFSET:
                 self._ongoing[entry.txn_first_offset] = snapshot.producer_id
         self._ongoing = dict(sorted(self._ongoing.items()))
+
+    def widen(self, recent: ProducerState) -> None:
+        """Take over the windows of `recent`, rebuilt from the last batches of the same log.
+
+        Only of producers whose last batch is the same one there; a snapshot holds just that batch.
+        """
+        for producer_id, other in recent._entries.items():
+            entry = self._entries.get(producer_id)
+            if (
+                entry is not None
+                and entry.window[-1:] == other.window[-1:]
+                and len(other.window) > len(entry.window)
+            ):
+                self._entries[producer_id] = entry._replace(
+                    window=other.window,
+                    known_sequences=max(entry.known_sequences, other.known_sequences),
+                )
 
     def _end_transaction(
         self, producer_id: int, previous: ProducerEntry | None, offset: int, *, is_abort: bool
