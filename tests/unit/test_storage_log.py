@@ -18,7 +18,12 @@ from tests.unit.storage_support import (
     read_all,
     region_bytes,
 )
-from trioq.errors import MessageTooLarge, OffsetOutOfRange, OutOfOrderSequenceNumber
+from trioq.errors import (
+    DuplicateSequenceNumber,
+    MessageTooLarge,
+    OffsetOutOfRange,
+    OutOfOrderSequenceNumber,
+)
 from trioq.storage.memory_disk import MemoryDisk
 
 
@@ -144,3 +149,34 @@ def test_offsets_by_time():
     assert log.offset_for_timestamp(NOW_MS + 100, 20) is None
     assert log.max_timestamp(100)[:2] == (99, NOW_MS + 491)
     assert log.max_timestamp(50)[:2] == (49, NOW_MS + 241)
+
+
+@pytest.mark.parametrize("restart", ["clean", "crash", "truncate"])
+def test_a_whole_window_of_retries_is_known_after_a_restart_and_a_roll(restart: str):
+    disk = MemoryDisk()
+    config = Config(segment_bytes=1000)
+    dirs = open_dirs(disk)
+    log = dirs.log(TP, TOPIC_ID, config)
+    for number in range(30):
+        put(log, b"x" * 50, b"y", producer=(5, 0, 2 * number))
+        put(log, b"z" * 50, producer=(6, 0, number))
+    log.roll()
+    if restart == "truncate":
+        put(log, b"cut")
+        log.truncate_to(90)
+    else:
+        if restart == "clean":
+            dirs.close()
+        else:
+            log.flush()
+            dirs.checkpoint()
+        disk.kill()
+        dirs = open_dirs(disk)
+        dirs.recover()
+        log = dirs.log(TP, TOPIC_ID, config)
+    for number in range(25, 30):
+        again = append(log, batch(b"x" * 50, b"y", producer=(5, 0, 2 * number)))
+        assert (again.duplicate, again.base_offset) == (True, 3 * number)
+    with pytest.raises(DuplicateSequenceNumber):
+        append(log, batch(b"x" * 50, b"y", producer=(5, 0, 48)))
+    assert append(log, batch(b"new", producer=(6, 0, 30))).base_offset == 90

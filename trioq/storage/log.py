@@ -218,6 +218,7 @@ class Log(AppendLog):
         """Take everything derived from the log along to its new, lower end."""
         self._edges = None
         self._producers = None
+        self._are_windows_whole = end_offset == 0
         if self._unborn_epoch is not None and self._unborn_epoch[1] > end_offset:
             self._unborn_epoch = None
         self.log_end_offset = self.written_end_offset = end_offset

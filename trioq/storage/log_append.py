@@ -73,7 +73,7 @@ class AppendLog(LogState):
         self._check_append(size_bytes)
         producers = None
         if header.producer_id >= 0:
-            producers = self.producers
+            producers = self.judging_producers
             duplicate = producers.check(header)
             if duplicate is not None:
                 return Appended(

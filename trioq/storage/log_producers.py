@@ -13,6 +13,10 @@ from trioq.storage.producer_state import EndMarker, ProducerState
 from trioq.storage.segment import SNAPSHOT_SUFFIX, file_name
 from trioq.storage.segments import Segments
 
+RECENT_BYTES = 256 << 10
+"""How much of the log's end is read for the windows of its producers."""
+NO_END = 1 << 63
+
 
 def load_producers(segments: Segments, log_start_offset: int, end_offset: int) -> ProducerState:
     """The state at `end_offset`: the newest sound snapshot at or below it, and the log above that.
@@ -38,6 +42,26 @@ def load_producers(segments: Segments, log_start_offset: int, end_offset: int) -
                 continue
             position = place.position
         replay(state, shared.file, position, size, start, end_offset)
+    return state
+
+
+def recent_producers(segments: Segments) -> ProducerState:
+    """What the last RECENT_BYTES of the log alone say. Raises OSError, CorruptMessage."""
+    state = ProducerState()
+    found = []
+    wanted = RECENT_BYTES
+    for segment in reversed(segments.items):
+        shared, size = segments.log_dir.indexes.file_and_size(segment)
+        if size == 0:
+            continue
+        index = segments.log_dir.indexes.offsets_of(segment, segments.interval_bytes)
+        found.append((segment, index.floor_position(max(0, size - wanted))))
+        wanted -= size
+        if wanted <= 0:
+            break
+    for segment, position in reversed(found):
+        shared, size = segments.log_dir.indexes.file_and_size(segment)
+        replay(state, shared.file, position, size, 0, NO_END)
     return state
 
 

@@ -12,7 +12,7 @@ from trioq.storage.checkpoints import LEADER_EPOCH_FILE, CorruptCheckpoint
 from trioq.storage.epoch_cache import UNDEFINED, EpochCache
 from trioq.storage.log_config import LogConfig
 from trioq.storage.log_dir import LogDir
-from trioq.storage.log_producers import load_producers
+from trioq.storage.log_producers import load_producers, recent_producers
 from trioq.storage.log_read import Edges
 from trioq.storage.producer_state import ProducerState
 from trioq.storage.segment import Segment
@@ -41,6 +41,7 @@ class LogState:
     """What a log knows; the classes over it, up to `Log`, add what it does."""
 
     __slots__ = (
+        "_are_windows_whole",
         "_edges",
         "_epochs",
         "_epochs_changed",
@@ -94,6 +95,7 @@ class LogState:
         self._writing: GroupWrite | None = None
         self._unsynced: list[Segment] = []
         self._producers = producers
+        self._are_windows_whole = log_end_offset == 0
         self._epochs: EpochCache | None = None
         self._epochs_changed = False
         self._unborn_epoch: tuple[int, int] | None = None
@@ -188,6 +190,22 @@ class LogState:
                 raise self.offline_error() from error
             producers.on_high_watermark(self.high_watermark)
             self._producers = producers
+        return producers
+
+    @property
+    def judging_producers(self) -> ProducerState:
+        """The producer state with whole windows: what a batch is judged by. Raises as `producers`.
+
+        Apart from `producers` because it reads the end of the log at its first use.
+        """
+        producers = self.producers
+        if not self._are_windows_whole:
+            self._are_windows_whole = True
+            try:
+                producers.widen(recent_producers(self.segments))
+            except OSError as error:
+                self.log_dir.fail(error)
+                raise self.offline_error() from error
         return producers
 
     def expire_producers(self, now_ms: int, expiration_ms: int) -> int:

@@ -15,14 +15,13 @@ sendfile work on them as on real ones.
 from __future__ import annotations
 
 import os
-import tempfile
-import weakref
 from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING
 
 from trioq.errors import StartupError, TrioqError
 from trioq.storage.disk import DiskUsage
+from trioq.storage.memory_nodes import Directory, Inode
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -30,105 +29,6 @@ if TYPE_CHECKING:
 
 class PowerCut(TrioqError):
     """Raised at an armed fault point: the process of the test is to be taken as dead."""
-
-
-def _anonymous_fd() -> int:
-    memfd_create = getattr(os, "memfd_create", None)
-    if memfd_create is not None:
-        return int(memfd_create("trioq-memory-disk"))
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
-
-
-class _Inode:
-    """A file's bytes: as seen (behind `fd`), as synced, and the changes between the two."""
-
-    def __init__(self, synced: bytes = b"") -> None:
-        self.fd = _anonymous_fd()
-        self.synced = bytearray(synced)
-        self.unsynced: list[tuple[int, bytes | None]] = []  # (position, data) | (size, None)
-        if synced:
-            os.pwrite(self.fd, synced, 0)
-        weakref.finalize(self, os.close, self.fd)
-
-    def write(self, position: int, data: bytes) -> None:
-        os.pwrite(self.fd, data, position)
-        self.unsynced.append((position, data))
-
-    def truncate(self, size: int) -> None:
-        if size != os.fstat(self.fd).st_size:
-            os.ftruncate(self.fd, size)
-            self.unsynced.append((size, None))
-
-    def sync(self) -> None:
-        for change in self.unsynced:
-            _apply(self.synced, *change)
-        self.unsynced.clear()
-
-    def survivor(self, random: Random) -> _Inode:
-        """What a disk may hold of this file after the power came back."""
-        mode = random.choice(("all", "none", "prefix", "any"))
-        changes = list(self.unsynced)
-        if mode == "none":
-            changes = []
-        elif mode == "prefix":
-            changes = changes[: random.randint(0, len(changes))]
-        elif mode == "any":
-            changes = [change for change in changes if random.random() < 0.6]
-        content = bytearray(self.synced)
-        for number, (position, data) in enumerate(changes):
-            torn = data
-            last = number == len(changes) - 1
-            if data and mode != "all" and (last or random.random() < 0.2):
-                torn = data[: random.randint(0, len(data))]
-            _apply(content, position, torn)
-        return _Inode(bytes(content))
-
-
-def _apply(content: bytearray, position: int, data: bytes | None) -> None:
-    if data is None:
-        del content[position:]
-        content.extend(bytes(position - len(content)))
-    else:
-        content.extend(bytes(max(0, position - len(content))))
-        content[position : position + len(data)] = data
-
-
-class _Directory:
-    """Names: as seen, as synced, and the changes between the two, each atomic."""
-
-    def __init__(self) -> None:
-        self.names: dict[str, _Inode | _Directory] = {}
-        self.synced: dict[str, _Inode | _Directory] = {}
-        self.unsynced: list[dict[str, _Inode | _Directory | None]] = []
-
-    def change(self, names: dict[str, _Inode | _Directory | None]) -> None:
-        _rename_in(self.names, names)
-        self.unsynced.append(names)
-
-    def sync(self) -> None:
-        for names in self.unsynced:
-            _rename_in(self.synced, names)
-        self.unsynced.clear()
-
-    def survivor(self, random: Random) -> _Directory:
-        survived = dict(self.synced)
-        for names in self.unsynced[: random.randint(0, len(self.unsynced))]:
-            _rename_in(survived, names)
-        after = _Directory()
-        after.names = {name: node.survivor(random) for name, node in sorted(survived.items())}
-        after.synced = dict(after.names)
-        return after
-
-
-def _rename_in(
-    target: dict[str, _Inode | _Directory], names: dict[str, _Inode | _Directory | None]
-) -> None:
-    for name, node in names.items():
-        if node is None:
-            target.pop(name, None)
-        else:
-            target[name] = node
 
 
 @dataclass(slots=True)
@@ -149,7 +49,7 @@ class MemoryFile:
 
     __slots__ = ("_closed", "_disk", "_inode", "_life", "_path")
 
-    def __init__(self, disk: MemoryDisk, inode: _Inode, path: str) -> None:
+    def __init__(self, disk: MemoryDisk, inode: Inode, path: str) -> None:
         self._disk = disk
         self._inode = inode
         self._path = path
@@ -213,7 +113,7 @@ class MemoryDisk:
     """A file system in memory; see the module's docstring. One thread at a time."""
 
     def __init__(self) -> None:
-        self._root = _Directory()
+        self._root = Directory()
         self._faults: list[Fault] = []
         self._armed: dict[str, int] = {}
         self.locked: set[str] = set()
@@ -291,7 +191,7 @@ class MemoryDisk:
         directory, name = self._locate(path)
         node = directory.names.get(name)
         if node is None and create:
-            node = _Inode()
+            node = Inode()
             directory.change({name: node})
         return MemoryFile(self, self._file(node, path), path)
 
@@ -306,7 +206,7 @@ class MemoryDisk:
         directory, name = self._locate(path)
         node = directory.names.get(name)
         if node is None:
-            node = _Inode()
+            node = Inode()
             directory.change({name: node})
         inode = self._file(node, path)
         inode.truncate(0)
@@ -315,7 +215,7 @@ class MemoryDisk:
     def replace_file(self, path: str, data: Buffer, *, sync: bool = True) -> None:
         self.raise_fault(self.due_fault("replace_file", path))
         directory, name = self._locate(path)
-        inode = _Inode()
+        inode = Inode()
         inode.write(0, bytes(data))
         inode.sync()
         directory.change({name: inode})
@@ -350,7 +250,7 @@ class MemoryDisk:
 
     def list_subdirectories(self, path: str) -> list[str]:
         names = self._directory(path).names
-        return sorted(name for name, node in names.items() if isinstance(node, _Directory))
+        return sorted(name for name, node in names.items() if isinstance(node, Directory))
 
     def make_directory(self, path: str) -> None:
         self.raise_fault(self.due_fault("make_directory", path))
@@ -358,9 +258,9 @@ class MemoryDisk:
         for part in _parts(path):
             node = at.names.get(part)
             if node is None:
-                node = _Directory()
+                node = Directory()
                 at.change({part: node})
-            if not isinstance(node, _Directory):
+            if not isinstance(node, Directory):
                 raise NotADirectoryError(path)
             at = node
 
@@ -400,25 +300,25 @@ class MemoryDisk:
 
     # walking
 
-    def _directory(self, path: str) -> _Directory:
+    def _directory(self, path: str) -> Directory:
         at = self._root
         for part in _parts(path):
             node = at.names.get(part)
             if node is None:
                 raise FileNotFoundError(path)
-            if not isinstance(node, _Directory):
+            if not isinstance(node, Directory):
                 raise NotADirectoryError(path)
             at = node
         return at
 
-    def _locate(self, path: str) -> tuple[_Directory, str]:
+    def _locate(self, path: str) -> tuple[Directory, str]:
         directory, _, name = path.rpartition("/")
         return self._directory(directory), name
 
-    def _file(self, node: _Inode | _Directory | None, path: str) -> _Inode:
+    def _file(self, node: Inode | Directory | None, path: str) -> Inode:
         if node is None:
             raise FileNotFoundError(path)
-        if isinstance(node, _Directory):
+        if isinstance(node, Directory):
             raise IsADirectoryError(path)
         return node
 
