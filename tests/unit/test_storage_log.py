@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 
 from tests.unit.storage_support import (
@@ -180,3 +182,101 @@ def test_a_whole_window_of_retries_is_known_after_a_restart_and_a_roll(restart: 
     with pytest.raises(DuplicateSequenceNumber):
         append(log, batch(b"x" * 50, b"y", producer=(5, 0, 48)))
     assert append(log, batch(b"new", producer=(6, 0, 30))).base_offset == 90
+
+
+def test_an_assigned_epoch_counts_before_its_first_batch_and_is_written_with_it():
+    disk = MemoryDisk()
+    dirs = open_dirs(disk)
+    log = dirs.log(TP, TOPIC_ID, Config())
+    assert log.latest_epoch == -1
+    assert log.epoch_end_offset(0) == (-1, -1)
+    log.assign_epoch(2, 0)
+    assert (log.latest_epoch, log.epoch_start_offset(2)) == (2, 0)
+    assert log.epoch_end_offset(2) == (2, 0)
+    assert log.epoch_end_offset(1) == (1, 0)
+    put(log, b"a", b"b", epoch=2)
+    log.assign_epoch(5, log.log_end_offset)
+    log.assign_epoch(4, log.log_end_offset)
+    assert (log.latest_epoch, log.epoch_start_offset(5), log.epoch_start_offset(3)) == (5, 2, None)
+    assert [log.epoch_end_offset(epoch) for epoch in (1, 2, 3, 5, 6, -1)] == [
+        (1, 0),
+        (2, 2),
+        (2, 2),
+        (5, 2),
+        (-1, -1),
+        (-1, -1),
+    ]
+    dirs.close()
+    log = open_dirs(disk).log(TP, TOPIC_ID, Config())
+    assert log.latest_epoch == 2
+    assert log.epoch_end_offset(2) == (2, 2)
+    log.assign_epoch(6, 2)
+    put(log, b"c", epoch=6)
+    assert [log.epoch_end_offset(epoch) for epoch in (2, 6)] == [(2, 2), (6, 3)]
+
+
+@pytest.mark.parametrize("content", [b"nonsense", None])
+def test_lost_epochs_are_read_from_the_batches(content: bytes | None):
+    disk = MemoryDisk()
+    dirs = open_dirs(disk)
+    log = dirs.log(TP, TOPIC_ID, Config(segment_bytes=200))
+    for epoch in (1, 1, 4, 4, 7):
+        put(log, b"x", epoch=epoch)
+    dirs.close()
+    path = "/data/orders-0/leader-epoch-checkpoint"
+    if content is None:
+        disk.unlink(path)
+    else:
+        disk.write_file(path, content)
+    dirs = open_dirs(disk)
+    log = dirs.log(TP, TOPIC_ID, Config())
+    assert log.epochs.entries() == [(1, 0), (4, 2), (7, 4)]
+    dirs.close()
+    assert disk.read_file(path) == b"0\n3\n1 0\n4 2\n7 4\n"
+
+
+def test_restart_at_begins_again_empty():
+    disk = MemoryDisk()
+    dirs = open_dirs(disk)
+    log = dirs.log(TP, TOPIC_ID, Config(segment_bytes=200, flush_policy="commit"))
+    for _ in range(5):
+        put(log, b"x")
+    dirs.checkpoint()
+    log.restart_at(50)
+    assert (log.log_start_offset, log.high_watermark, log.log_end_offset) == (50, 50, 50)
+    put(log, b"y")
+    log.flush()
+    dirs.checkpoint()
+    disk.kill()
+    dirs = open_dirs(disk)
+    dirs.recover()
+    log = dirs.log(TP, TOPIC_ID, Config())
+    assert (log.log_start_offset, log.log_end_offset) == (50, 51)
+    assert [header.base_offset for header in headers(read_all(log))] == [50]
+
+
+def test_commit_promises_what_is_synced_and_follows_a_changed_policy():
+    log = new_log(Config(flush_policy="commit"))
+    put(log, b"a")
+    assert (log.written_end_offset, log.durable_end_offset) == (1, 0)
+    with pytest.raises(AssertionError, match="high watermark"):
+        log.set_high_watermark(1)
+    log.log_dir.writer.run_round()
+    assert log.durable_end_offset == 1
+    log.apply_config(Config(flush_policy="os"))
+    put(log, b"b")
+    assert log.durable_end_offset == 2
+    log.set_high_watermark(2)
+    log.apply_config(Config(flush_policy="commit"))
+    assert log.durable_end_offset == 1
+    log.log_dir.writer.run_round()
+    assert log.durable_end_offset == 2
+
+
+def test_full_disk_is_judged_by_the_write_not_by_the_reservation():
+    disk = MemoryDisk()
+    log = new_log(Config(flush_policy="commit"), disk)
+    disk.inject("preallocate", errno.ENOSPC)
+    put(log, b"fits")
+    assert not log.failed
+    assert log.written_end_offset == 1

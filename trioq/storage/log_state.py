@@ -144,8 +144,12 @@ class LogState:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of the log files."""
-        return self.segments.size_bytes()
+        """Bytes of the log files. Raises KafkaStorageError."""
+        try:
+            return self.segments.size_bytes()
+        except OSError as error:
+            self.log_dir.fail(error)
+            raise self.offline_error() from error
 
     def set_high_watermark(self, offset: int) -> None:
         """Move the high watermark forward, never beyond what is durable."""

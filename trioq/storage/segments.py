@@ -131,14 +131,21 @@ class Segments:
         self.names_changed = True
 
     def allocate(self, segment: Segment, end: int, segment_bytes: int) -> None:
-        """Reserve space to beyond `end`, so that a small fdatasync needs no block allocation."""
+        """Reserve space to beyond `end`, so that a small fdatasync needs no block allocation.
+
+        On a full disk nothing is reserved: whether the write itself fits shows when it is made.
+        """
         if end <= segment.allocated_bytes:
             return
         step = min(max(segment.allocated_bytes, MIN_ALLOCATION_BYTES), MAX_ALLOCATION_BYTES)
         target = max(end, min(segment.allocated_bytes + step, segment_bytes))
         start = max(segment.allocated_bytes, segment.size)
-        self.log_dir.files.file_of(segment).file.preallocate(start, target - start)
         segment.allocated_bytes = target
+        try:
+            self.log_dir.files.file_of(segment).file.preallocate(start, target - start)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
 
     # ---- finding ----
 
