@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import uuid
 from random import Random
 
 import pytest
@@ -20,6 +21,7 @@ from tests.unit.storage_support import (
 )
 from trioq import logs
 from trioq.errors import KafkaStorageError, RequestTimedOut
+from trioq.storage.identity import encode_partition_metadata
 from trioq.storage.memory_disk import MemoryDisk, PowerCut
 from trioq.types import TopicPartition
 
@@ -215,6 +217,40 @@ def test_sync_that_began_before_a_truncation_says_nothing_about_what_came_after(
     assert log.synced_end_offset < 2
     writer.run_round()
     assert log.synced_end_offset == 2
+
+
+def test_log_deleted_while_it_is_synced_harms_no_other(disk):
+    dirs, log = open_log(disk, flush_policy="commit")
+    put(log, b"0")
+    other = dirs.log(TopicPartition("other", 0), uuid.UUID(int=8), log.config)
+    put(other, b"0")
+    writer = log.log_dir.writer
+    one = writer.take_round()
+    assert len(one.syncs) == 2
+    dirs.delete(TP, TOPIC_ID)
+    again = dirs.log(TP, uuid.UUID(int=9), other.config)
+    put(again, b"new")
+    one.execute()
+    writer.complete(one)
+    assert other.log_dir.error is None
+    assert other.synced_end_offset == 1
+    while writer.run_round():
+        pass
+    assert again.synced_end_offset == 1
+    kept = disk.read_file("/data/orders-0/partition.metadata")
+    assert kept == encode_partition_metadata(uuid.UUID(int=9))
+
+
+def test_directory_that_vanishes_under_a_live_log_takes_the_log_dir_offline(disk):
+    _, log = open_log(disk, flush_policy="commit")
+    put(log, b"0")
+    writer = log.log_dir.writer
+    one = writer.take_round()
+    disk.rename("/data/orders-0", "/data/taken-away")
+    one.execute()
+    writer.complete(one)
+    assert isinstance(log.log_dir.error, FileNotFoundError)
+    assert log.failed
 
 
 @pytest.mark.parametrize(

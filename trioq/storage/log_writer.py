@@ -113,6 +113,8 @@ class SyncRequest:
         for segment in self.indexes:
             for path in segment.index_paths:
                 disk.sync_file(path)
+        if self.log.failed:
+            return  # deleted: another log of that name may have the directory by now
         for path, content in self.documents:
             disk.replace_file(path, content, sync=False)
         for path in self.directories:
@@ -133,6 +135,8 @@ class Round:
     syncs: list[SyncRequest]
     written: list[tuple[GroupWrite, float]] = field(default_factory=list)
     synced: list[SyncRequest] = field(default_factory=list)
+    missed: list[tuple[SyncRequest, FileNotFoundError]] = field(default_factory=list)
+    """Syncs that found a file or directory gone: right if the log was deleted meanwhile."""
     error: OSError | None = None
 
     def execute(self) -> None:
@@ -144,8 +148,12 @@ class Round:
                 write.file.file.pwritev(buffers, write.position)
                 self.written.append((write, perf_counter() - started))
             for sync in self.syncs:
-                sync.execute(self.disk)
-                self.synced.append(sync)
+                try:
+                    sync.execute(self.disk)
+                except FileNotFoundError as error:
+                    self.missed.append((sync, error))
+                else:
+                    self.synced.append(sync)
         except OSError as error:
             self.error = error
 
@@ -221,7 +229,7 @@ class LogWriter:
         for write, seconds in done.written:
             self._watch.note(seconds, write.length)
         unwritten = done.writes[len(written) :]
-        unsynced = done.syncs[len(done.synced) :]
+        unsynced = done.syncs[len(done.synced) + len(done.missed) :]
         for write in unwritten:
             write.file.release()
         for sync in unsynced:
@@ -232,6 +240,10 @@ class LogWriter:
         self._choose_mode()
         for sync in done.synced:
             sync.log.sync_completed(sync)
+            sync.release()
+        for sync, error in done.missed:
+            if not sync.log.failed:
+                self._fail(error)
             sync.release()
         if done.error is not None:
             self._fail(done.error)
