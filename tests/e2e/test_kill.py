@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import confluent_kafka
+import confluent_kafka.admin
 import kafka
 import pytest
 

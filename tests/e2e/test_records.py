@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import confluent_kafka
+import confluent_kafka.admin
 import pytest
 from kafka.protocol.producer import ProduceResponse
 
