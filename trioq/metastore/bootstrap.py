@@ -33,16 +33,33 @@ def new_cluster_id() -> str:
 async def ensure_cluster(metastore: store.Metastore) -> str:
     """The cluster id; on the very first call the layout's fixed nodes are created with it.
 
-    Atomic: of brokers that start together one creates, the others read.
+    Atomic: of brokers that start together one creates, the others read. Raises CorruptNode, and
+    StartupError for a metastore that has lost the cluster's node.
     """
     (node,) = await metastore.get_many((layout.CLUSTER,))
     if node is None:
         try:
             await metastore.multi(_skeleton(new_cluster_id()))
-        except store.NodeExists:
-            return await ensure_cluster(metastore)
-        node = await metastore.get(layout.CLUSTER)
-    return layout.ClusterId.of(layout.decode_json(layout.CLUSTER, node.value)).cluster_id
+        except store.NodeExists as error:
+            node = await _created_by_another(metastore, error)
+        else:
+            node = await metastore.get(layout.CLUSTER)
+    data = layout.decode_json(layout.CLUSTER, node.value)
+    try:
+        return layout.ClusterId.of(data).cluster_id
+    except (KeyError, TypeError) as error:
+        raise layout.CorruptNode(layout.CLUSTER, error) from error
+
+
+async def _created_by_another(metastore: store.Metastore, error: store.NodeExists) -> store.Node:
+    """The cluster's node where a node beside it was there already; raises StartupError."""
+    (node,) = await metastore.get_many((layout.CLUSTER,))
+    if node is None:
+        raise StartupError(
+            f"the metastore holds {error} but not {layout.CLUSTER}, without which nobody can say "
+            "whose it is: it is damaged. Restore it from a backup"
+        )
+    return node
 
 
 def _skeleton(cluster_id: str) -> list[store.Operation]:

@@ -129,8 +129,8 @@ class LogRecovery:
             scan = BatchScan(file, 0, size, check_crc=True)
             reason = None
             for position, header in scan:
-                if header.base_offset < self._end:
-                    reason = f"offset {header.base_offset} after {self._end - 1}"
+                reason = segment.misplaced(header, self._end)
+                if reason is not None:
                     break
                 segment.add(
                     header.size_bytes,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from trioq._native.batch import locate_in_file
+from trioq._native.batch import BatchHeader, locate_in_file
 from trioq.errors import CorruptMessage
 from trioq.storage.batch_scan import BatchScan, batch_edge
 from trioq.storage.disk import Disk, DiskFile
@@ -156,13 +156,27 @@ class Segment:
         self.times = TimeIndex()
         self.bytes_since_index = 0
         self.max_timestamp = self.max_timestamp_offset = self.first_timestamp = -1
+        end_offset = self.base_offset
         scan = BatchScan(file, 0, size, check_crc=False)
-        for _, header in scan:
+        for position, header in scan:
+            reason = self.misplaced(header, end_offset)
+            if reason is not None:
+                raise CorruptMessage(f"{self.log_path} at position {position}: {reason}")
             self.add(header.size_bytes, header.last_offset, header.max_timestamp, interval_bytes)
+            end_offset = header.next_offset
         if scan.valid_end != size:
             raise CorruptMessage(
                 f"{self.log_path} holds no whole batch at position {scan.valid_end} of {size}"
             )
+
+    def misplaced(self, header: BatchHeader, end_offset: int) -> str | None:
+        """What is wrong with a batch here after all below `end_offset`; no CRC covers offsets."""
+        base_offset = header.base_offset
+        if base_offset < end_offset:
+            return f"offset {base_offset} after {end_offset - 1}"
+        if base_offset + header.last_offset_delta - self.base_offset > MAX_RELATIVE_OFFSET:
+            return f"offset {base_offset} in a segment that starts at {self.base_offset}"
+        return None
 
     def seal_times(self) -> None:
         """Have the time index end with the segment's greatest timestamp."""

@@ -1,0 +1,12 @@
+"""The targets, by name; the modules beside this one say what each of them checks."""
+
+from __future__ import annotations
+
+from tests.fuzz.target import Target
+from tests.fuzz.targets import batches, codecs, files, logs, metastore, tools, wire
+
+TARGETS: dict[str, Target] = {
+    target.name: target
+    for module in (wire, batches, codecs, files, logs, tools, metastore)
+    for target in module.TARGETS
+}
