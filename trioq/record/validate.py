@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from trioq._native import batch as native
 from trioq.errors import InvalidRecord, InvalidTimestamp
@@ -16,8 +16,16 @@ if TYPE_CHECKING:
     from trioq._native.batch import BatchHeader
 
 
+_UNUSUAL_BITS: Final = (
+    layout.APPEND_TIME_BIT
+    | layout.TRANSACTIONAL_BIT
+    | layout.CONTROL_BIT
+    | layout.DELETE_HORIZON_BIT
+)
+
+
 def check_produced(
-    batch: Buffer,
+    batch: bytes | bytearray | memoryview,
     *,
     strict: bool,
     max_bytes: int = MAX_DECOMPRESSED_BYTES,
@@ -34,8 +42,18 @@ def check_produced(
     UnsupportedForMessageFormat: the code that the client sees.
     """
     header = native.validate(batch)
-    if header.size_bytes != memoryview(batch).nbytes:
+    if header.size_bytes != len(batch):
         raise InvalidRecord("records to produce come as exactly one batch")
+    if header.attributes & _UNUSUAL_BITS or header.base_sequence < 0 or header.producer_epoch < 0:
+        _check_unusual(header)
+    if strict and header.codec != Codec.NONE:
+        data = record_bytes(batch, header, max_bytes=max_bytes, max_ratio=max_ratio)
+        native.walk_records(data, header.record_count)
+    return header
+
+
+def _check_unusual(header: BatchHeader) -> None:
+    """What a plain batch of an idempotent producer has passed already."""
     if header.is_control:
         raise InvalidRecord("clients may not write control records")
     if header.has_delete_horizon:
@@ -49,10 +67,6 @@ def check_produced(
         )
     if header.is_transactional and not header.has_producer_id:
         raise InvalidRecord("a transactional batch has no producer id")
-    if strict and header.codec != Codec.NONE:
-        data = record_bytes(batch, header, max_bytes=max_bytes, max_ratio=max_ratio)
-        native.walk_records(data, header.record_count)
-    return header
 
 
 def recompress(

@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from trioq._native.hot_request import RequestHead
+
 if TYPE_CHECKING:
     from trioq.clock import Clock
     from trioq.config import BrokerConfig
@@ -26,36 +28,28 @@ if TYPE_CHECKING:
 RequestMessage = TypeVar("RequestMessage", bound="Message")
 
 
-class Request:
+class Request(RequestHead):
     """One request: its header, and its body still undecoded.
 
     `body` is borrowed. In a handler that is a plain call it is (part of) the reactor's
     receive buffer, valid until the handler returns, and for records handed to a log until
     the end of the pass (see `Context.end_of_pass`). A task's request owns its bytes.
+
+    Made by the dispatcher, which sets `connection`.
     """
 
-    __slots__ = (
-        "api_key",
-        "api_version",
-        "body",
-        "client_id",
-        "connection",
-        "correlation_id",
-        "end",
-        "position",
-    )
+    __slots__ = ("connection",)
 
-    def __init__(
-        self,
-        connection: Connection,
-        header: RequestHeader,
-        body: memoryview,
-        end: int,
-    ) -> None:
-        self.connection = connection
-        self.api_key, self.api_version, self.correlation_id, self.client_id, self.position = header
-        self.body = body
-        self.end = end
+    connection: Connection
+
+    @classmethod
+    def of(cls, header: RequestHeader, body: memoryview, end: int) -> Request:
+        """A request whose header was read the general way."""
+        made = cls.__new__(cls)
+        made.api_key, made.api_version, made.correlation_id, made.client_id, made.position = header
+        made.body = body
+        made.end = end
+        return made
 
     def decode(self, message_type: type[RequestMessage]) -> RequestMessage:
         """The body as a message of this request's version.

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from trioq import logs
+from trioq._native.hot_request import read_head
 from trioq.errors import BrokerBug, ProtocolViolation, UnknownServerError
 from trioq.server.context import Request
-from trioq.server.handlers.registry import Kind
 from trioq.server.slot import OPEN, Slot
-from trioq.wire.api_keys import ApiKey
-from trioq.wire.header import RequestHeader, decode_request_header
+from trioq.wire.api_keys import APIS, ApiKey
+from trioq.wire.header import decode_request_header
 
 if TYPE_CHECKING:
     from trioq.server.connection import Connection
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from trioq.server.limits import Limits
 
 _log = logs.get_logger("trioq.server")
+
+_FLEXIBLE_FROM: Final = {int(key): api.flexible_from for key, api in APIS.items()}
 
 MAX_DECODED_BYTES: Final = 8 * 1024 * 1024
 """Largest request other than Produce: decoded, its smallest elements take thirty times as much."""
@@ -64,28 +66,32 @@ class Dispatcher:
         parked = connection.parked_count
         if (parked or connection.alone_count) and not self.has_room(connection):
             return False
-        header = decode_request_header(view, start, end)
-        api = self._apis.get(header[0])
-        if api is None or not api.first_version <= header[1] <= api.last_version:
-            self._refuse(connection, header)
+        request = read_head(Request, view, start, end, _FLEXIBLE_FROM)
+        if request is None:
+            request = Request.of(decode_request_header(view, start, end), view, end)
+        request.connection = connection
+        api_key, api_version = request.api_key, request.api_version
+        api = self._apis.get(api_key)
+        if api is None or not api.first_version <= api_version <= api.last_version:
+            self._refuse(connection, request)
             return True
-        if end - start > MAX_DECODED_BYTES and header[0] != ApiKey.PRODUCE:
+        size_bytes = end - start
+        if size_bytes > MAX_DECODED_BYTES and api_key != ApiKey.PRODUCE:
             raise ProtocolViolation(
-                f"a request of {end - start} bytes for API {header[0]}, which takes up to "
+                f"a request of {size_bytes} bytes for API {api_key}, which takes up to "
                 f"{MAX_DECODED_BYTES}"
             )
         if api.is_barrier and parked:
             connection.needs_idle = True
             return False
-        slot = Slot(connection, header[0], header[1], header[2])
+        slot = Slot(connection, api_key, api_version, request.correlation_id)
         connection.ring.append(slot)
         self._counters.requests += 1
-        if api.kind is Kind.TASK:
-            self._start_task(api, connection, header, slot, bytes(view[start:end]), start)
+        if api.is_task:
+            self._start_task(api, request, slot, start)
             return True
-        request = Request(connection, header, view, end)
         try:
-            response = api.load()(self._ctx, request, slot)
+            response = (api.loaded or api.load())(self._ctx, request, slot)
             if response is not None:
                 slot.complete(response)
         except (ProtocolViolation, BrokerBug):
@@ -93,21 +99,15 @@ class Dispatcher:
         except Exception as error:  # noqa: BLE001  the border of all handlers
             self._failed(api, connection, slot, error)
         if slot.state == OPEN:
-            connection.park(slot, end - start)
+            connection.park(slot, size_bytes)
             connection.barrier_is_open = api.is_barrier
         return True
 
-    def _start_task(
-        self,
-        api: Api,
-        connection: Connection,
-        header: RequestHeader,
-        slot: Slot,
-        body: bytes,
-        start: int,
-    ) -> None:
-        moved = header._replace(position=header.position - start)
-        request = Request(connection, moved, memoryview(body), len(body))
+    def _start_task(self, api: Api, request: Request, slot: Slot, start: int) -> None:
+        """Run the handler as a task of the connection, on bytes of its own."""
+        body = bytes(request.body[start : request.end])
+        request.move(memoryview(body), -start, len(body))
+        connection = request.connection
         connection.park(slot, len(body))
         connection.barrier_is_open = api.is_barrier
         connection.spawn(self._run_task, api, connection, request, slot)
@@ -138,7 +138,7 @@ class Dispatcher:
         else:
             connection.close(reason)
 
-    def _refuse(self, connection: Connection, header: RequestHeader) -> None:
+    def _refuse(self, connection: Connection, header: Request) -> None:
         """An unknown API or version: ApiVersions is answered in version 0, all else closes."""
         if header.api_key == ApiKey.API_VERSIONS:
             from trioq.server.handlers.api_versions import unsupported_version_body  # noqa: PLC0415

@@ -29,7 +29,7 @@ class Slot:
 
     Owned by the broker's loop: all methods are plain calls on its thread, made at any time
     until the connection ends and harmless afterwards. A slot is finished once, by
-    `complete`, `complete_raw`, `discard` or `close`.
+    `complete`, `complete_frame`, `complete_raw`, `discard` or `close`.
 
     `on_cancel` is called without arguments when the connection ends before the slot is
     finished, `on_drain` when the broker is about to stop and asks the waiting request to
@@ -80,6 +80,15 @@ class Slot:
         parts = response_frame(self.api_key, self.api_version, self.correlation_id, message)
         self.parts = parts
         self.length = len(parts[0]) if len(parts) == 1 else records_length(parts)
+        self._finish(ANSWERED)
+
+    def complete_frame(self, frame: bytes) -> None:
+        """Answer with a whole response frame: length, header and body, without file regions."""
+        if self.state != OPEN:
+            self._refuse(())
+            return
+        self.parts = (frame,)
+        self.length = len(frame)
         self._finish(ANSWERED)
 
     def complete_raw(self, body: Sequence[Part]) -> None:

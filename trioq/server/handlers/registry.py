@@ -40,14 +40,15 @@ class Api:
     """One API as this broker serves it."""
 
     __slots__ = (
-        "_loaded",
         "error_response",
         "first_version",
         "handler",
         "is_barrier",
+        "is_task",
         "key",
         "kind",
         "last_version",
+        "loaded",
         "owns_data",
     )
 
@@ -72,14 +73,16 @@ class Api:
         self.handler = handler
         self.error_response = error_response
         """Makes the response that carries an error code, for APIs with one on top."""
-        self._loaded: Callable[..., Any] | None = None
+        self.is_task = kind is Kind.TASK
+        self.loaded: Callable[..., Any] | None = None
+        """What `load` returned, once it was called."""
 
     def load(self) -> Callable[..., Any]:
         """The handler as the dispatcher calls it: an InlineHandler, or the task of TASK."""
-        if self._loaded is None:
+        if self.loaded is None:
             handler = self.handler or _handler_of(ApiKey(self.key))
-            self._loaded = _with_message(self.key, handler) if self.kind is Kind.ANSWER else handler
-        return self._loaded
+            self.loaded = _with_message(self.key, handler) if self.kind is Kind.ANSWER else handler
+        return self.loaded
 
 
 def _handler_of(key: ApiKey) -> Callable[..., Any]:
