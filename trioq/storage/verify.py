@@ -13,6 +13,7 @@ from typing import Final
 
 from trioq._native.batch import BatchHeader
 from trioq.errors import TrioqError
+from trioq.record.layout import NO_LEADER_EPOCH
 from trioq.storage import checkpoints, identity
 from trioq.storage.batch_audit import AuditedBatch, audit_batches
 from trioq.storage.epoch_cache import EpochCache
@@ -260,9 +261,13 @@ class _PartitionCheck:
         """A sound batch; `continues_at` has been told of it."""
         self.end_offset = header.next_offset
         epoch = header.leader_epoch
-        if epoch < 0:
+        if epoch == NO_LEADER_EPOCH:
             return
-        if epoch < self._leader_epoch:
+        if epoch < NO_LEADER_EPOCH:
+            self._report.damage(
+                file, position, f"leader epoch {epoch} at offset {header.base_offset}", _RESTORE
+            )
+        elif epoch < self._leader_epoch:
             self._report.damage(
                 file,
                 position,
