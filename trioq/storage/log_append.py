@@ -89,21 +89,22 @@ class AppendLog(LogState):
         stamp(batch, 0, base_offset, leader_epoch)
         if producers is not None:
             producers.stage(header, base_offset, max_timestamp)
+        # tuple.__new__: a third of the time of a NamedTuple's own, for every batch.
         self._staged.append(
-            Staged(batch, size_bytes, base_offset, last_offset, max_timestamp, leader_epoch)
+            tuple.__new__(
+                Staged, (batch, size_bytes, base_offset, last_offset, max_timestamp, leader_epoch)
+            )
         )
         log_dir.unwritten_bytes += size_bytes
         log_dir.dirty[self] = None
         self.log_end_offset = last_offset + 1
-        return Appended(
-            base_offset,
-            last_offset,
-            now_ms if header.timestamp_type else -1,
-            self.log_start_offset,
-            False,
+        append_time_ms = now_ms if header.timestamp_type else -1
+        return tuple.__new__(
+            Appended, (base_offset, last_offset, append_time_ms, self.log_start_offset, False)
         )
 
     def _check_append(self, size_bytes: int) -> None:
+        """Raise what keeps a batch of that size from being appended now, if anything does."""
         if self.failed:
             raise self.offline_error()
         if size_bytes > self.config.segment_bytes:
