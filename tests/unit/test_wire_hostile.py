@@ -13,14 +13,15 @@ from tests.unit.wire_oracle import implemented, message_id, messages
 from trioq.errors import ProtocolViolation
 from trioq.wire.header import decode_request_header
 from trioq.wire.messages.create_topics import CreateTopicsRequest
-from trioq.wire.messages.fetch import FetchRequest
+from trioq.wire.messages.fetch import FetchRequest, FetchResponse, FetchResponseTopic
 from trioq.wire.messages.metadata import MetadataRequest, MetadataRequestTopic
 from trioq.wire.messages.produce import (
     ProduceRequest,
     ProduceRequestPartition,
     ProduceRequestTopic,
 )
-from trioq.wire.schema import Message
+from trioq.wire.primitives import write_uvarint
+from trioq.wire.schema import MAX_REQUEST_ELEMENTS, Message
 
 every_version = pytest.mark.parametrize(("cls", "version"), implemented(), ids=message_id)
 quick = settings(
@@ -120,6 +121,7 @@ def test_the_error_names_message_version_field_and_byte() -> None:
 )
 def test_a_huge_count_allocates_nothing(version: int, count: bytes) -> None:
     data = count + bytes(1000)
+    decode(MetadataRequest, MetadataRequest().encode(version), version)  # the decoder is made
     tracemalloc.start()
     try:
         with pytest.raises(ProtocolViolation, match=r"elements, but \d+ bytes left"):
@@ -182,3 +184,56 @@ def test_a_version_that_is_not_declared_is_refused() -> None:
     for version in (-1, 12, 13):
         with pytest.raises(ProtocolViolation, match=f"ProduceRequest has no version {version}"):
             decode(ProduceRequest, b"", version)
+
+
+LEAST_TOPICS = [
+    (ProduceRequest, 3, b"\xff\xff" + bytes(6), bytes(6), b""),
+    (ProduceRequest, 9, bytes(7), b"\x01\x01\x00", b"\x00"),
+    (FetchRequest, 4, bytes(17), bytes(6), b""),
+    (MetadataRequest, 1, b"", bytes(2), b""),
+    (CreateTopicsRequest, 5, b"", b"\x01" + bytes(6) + b"\x01\x01\x00", bytes(6)),
+]
+"""Version, what stands before the count of topics, the smallest topic, what stands behind."""
+
+
+@pytest.mark.parametrize(("cls", "version", "before", "topic", "after"), LEAST_TOPICS)
+def test_a_request_has_a_bounded_number_of_elements(
+    cls: type[Message], version: int, before: bytes, topic: bytes, after: bytes
+) -> None:
+    def encoded(count: int) -> bytes:
+        out = bytearray()
+        if version >= cls.FLEXIBLE_FROM:
+            write_uvarint(out, count + 1)
+        else:
+            out += count.to_bytes(4)
+        return before + bytes(out) + topic * count + after
+
+    most = MAX_REQUEST_ELEMENTS
+    assert isinstance(decode(cls, encoded(most), version), cls)
+    data = encoded(most * 20)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ProtocolViolation, match="1900000 more than a message may have"):
+            decode(cls, data, version)
+        assert tracemalloc.get_traced_memory()[1] < 100_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("version", [3, 9])
+def test_elements_count_over_all_arrays_of_a_request(version: int) -> None:
+    def asking_for(partitions: int) -> bytes:
+        topic = ProduceRequestTopic(partition_data=[ProduceRequestPartition()] * partitions)
+        return ProduceRequest(topic_data=[topic] * 10).encode(version)
+
+    each = MAX_REQUEST_ELEMENTS // 10 - 1
+    message = decode(ProduceRequest, asking_for(each), version)
+    assert sum(len(topic.partition_data) for topic in message.topic_data) == each * 10  # type: ignore[attr-defined]
+    with pytest.raises(ProtocolViolation, match=r"partition_data, .* 10 more than a message may"):
+        decode(ProduceRequest, asking_for(each + 1), version)
+
+
+def test_a_response_may_have_more_elements_than_a_request() -> None:
+    count = MAX_REQUEST_ELEMENTS + 1
+    response = FetchResponse(responses=[FetchResponseTopic() for _ in range(count)])
+    assert len(decode(FetchResponse, response.encode(4), 4).responses) == count  # type: ignore[attr-defined]

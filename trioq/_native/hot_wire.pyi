@@ -11,7 +11,11 @@ from trioq._native.wire_plan import StructPlan, Tables
 class MessagePlan:
     """One message in one version."""
 
-    def __init__(self, body: StructPlan, name: str, version: int, tables: Tables) -> None: ...
+    def __init__(
+        self, body: StructPlan, name: str, version: int, tables: Tables, *, max_elements: int
+    ) -> None:
+        """`max_elements` bounds what all arrays of one message may have together, on decode."""
+
     def decode(self, buf: memoryview, position: int, end: int) -> Any:
         """The message in buf[position:end]; `records` in it borrow `buf`.
 

@@ -55,6 +55,7 @@ cdef struct Reader:
     PyObject* fields[MAX_DEPTH]  # being read, from the outside in; borrowed
     int depth
     bint in_tags
+    int64_t elements_left  # that arrays may still have, over the whole message
 
 
 cdef int _need(Reader* r, int64_t size) except -1:
@@ -159,6 +160,9 @@ cdef object _read_array(Reader* r, FieldPlan field, bint flexible, Tables tables
         raise _Malformed("must not be null")
     if count * field.element_least_bytes > r.end - r.p:
         raise _Malformed(f"{count} elements, but {r.end - r.p} bytes left")
+    r.elements_left -= count
+    if r.elements_left < 0:
+        raise _Malformed(f"{count} elements, {-r.elements_left} more than a message may have")
     items = []
     for i in range(count):
         items.append(_read_item(r, field.element, field, flexible, False, tables, buf))
@@ -222,7 +226,8 @@ cdef int _read_tags(Reader* r, StructPlan plan, char* address, Tables tables, bu
 
 
 cdef object read_message(
-    StructPlan plan, Tables tables, str title, buf, Py_ssize_t position, Py_ssize_t end
+    StructPlan plan, Tables tables, str title, int64_t max_elements, buf, Py_ssize_t position,
+    Py_ssize_t end
 ):
     cdef Py_buffer view
     cdef Reader r
@@ -235,6 +240,7 @@ cdef object read_message(
         r.end = r.start + end
         r.depth = -1
         r.in_tags = False
+        r.elements_left = max_elements
         r.fields[0] = NULL
         try:
             message = _read_struct(&r, plan, tables, buf)

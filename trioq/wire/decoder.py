@@ -18,6 +18,7 @@ from trioq.wire.kinds import (
     BYTES,
     LENGTH_BYTES,
     STRING,
+    UNBOUNDED,
     UUID,
     ArrayOf,
     Field,
@@ -32,25 +33,38 @@ Decoder = Callable[[memoryview, int, int], Any]
 
 
 def generate_decoder(
-    schema: StructSchema, version: int, *, flexible: bool, tail: bool = False
+    schema: StructSchema,
+    version: int,
+    *,
+    flexible: bool,
+    tail: bool = False,
+    max_elements: int = UNBOUNDED,
 ) -> Decoder:
     """The decoder of `schema` in `version`: (buf, position, end) -> instance.
 
     It raises ProtocolViolation unless the bytes in [position, end) are exactly one
     message, or begin with one if `tail`; buf must hold at least `end` bytes and is
-    borrowed by `records` fields.
+    borrowed by `records` fields. All arrays of a message together may have `max_elements`.
     """
-    return _Generator(schema, version, flexible=flexible, tail=tail).generate()
+    generator = _Generator(schema, version, flexible=flexible, tail=tail, max_elements=max_elements)
+    return generator.generate()
 
 
 class _Generator:
     def __init__(
-        self, schema: StructSchema, version: int, *, flexible: bool, tail: bool = False
+        self,
+        schema: StructSchema,
+        version: int,
+        *,
+        flexible: bool,
+        tail: bool,
+        max_elements: int,
     ) -> None:
         self.schema = schema
         self.version = version
         self.flexible = flexible
         self.tail = tail
+        self.max_elements = max_elements
         self.source = Source()
         self.after_read: list[str] = []
         self.source.values.update(
@@ -69,6 +83,7 @@ class _Generator:
         with source.block("def decode(buf, position, end):"):
             source.line("p = position")
             source.line("v = buf[:end]")
+            source.line(f"elements_left = {self.max_elements}")
             with source.block("try:"):
                 self.struct(self.schema, "message", 0)
                 if not self.tail:
@@ -205,6 +220,11 @@ class _Generator:
             else:
                 least = element.size_bytes or (1 if self.flexible else LENGTH_BYTES[element])
             self.refuse_if(f"{count} * {least} > end - p", f"{{{count}}} elements")
+            source.line(f"elements_left -= {count}")
+            source.line(
+                "if elements_left < 0: raise MalformedError("
+                f"f'{{{count}}} elements, {{-elements_left}} more than a message may have')"
+            )
             if isinstance(element, Primitive) and element.format and element not in (BOOL, UUID):
                 unpack = source.value("unpack_from", struct.unpack_from)
                 source.line(f"{local} = list({unpack}(f'>{{{count}}}{element.format}', v, p))")

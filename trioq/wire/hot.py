@@ -11,6 +11,7 @@ from typing import Final
 from trioq._native.hot_wire import MessagePlan
 from trioq._native.wire_plan import FieldPlan, StructPlan, Tables
 from trioq.wire.kinds import (
+    UNBOUNDED,
     ArrayOf,
     Field,
     Kind,
@@ -29,9 +30,12 @@ _TABLES: Final = Tables(
 )
 
 
-def message_plan(schema: StructSchema, version: int, *, flexible: bool) -> MessagePlan:
+def message_plan(
+    schema: StructSchema, version: int, *, flexible: bool, max_elements: int = UNBOUNDED
+) -> MessagePlan:
     """The native codec of `schema` in `version`."""
-    return MessagePlan(_struct_plan(schema, version, flexible), schema.name, version, _TABLES)
+    body = _struct_plan(schema, version, flexible)
+    return MessagePlan(body, schema.name, version, _TABLES, max_elements=max_elements)
 
 
 def _struct_plan(schema: StructSchema, version: int, flexible: bool) -> StructPlan:

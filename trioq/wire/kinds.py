@@ -9,6 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+UNBOUNDED: Final = 1 << 62
+"""More elements than any message has."""
+
 NEVER: Final = 1 << 15
 """A version that no message reaches; versions are int16 on the wire."""
 

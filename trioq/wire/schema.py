@@ -14,14 +14,22 @@ the latter two per version.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Self, dataclass_transform
+from typing import Any, ClassVar, Final, Self, dataclass_transform
 
 from trioq.errors import ProtocolViolation
 from trioq.wire.decoder import Decoder, generate_decoder
 from trioq.wire.encoder import Encoder, generate_encoder
 from trioq.wire.hot import message_plan
-from trioq.wire.kinds import NEVER, ArrayOf, Field, Kind, Primitive, StructSchema
+from trioq.wire.kinds import NEVER, UNBOUNDED, ArrayOf, Field, Kind, Primitive, StructSchema
 from trioq.wire.primitives import EncodeError, Part
+
+MAX_REQUEST_ELEMENTS: Final = 100_000
+"""What all arrays of a request may have together: topics, partitions, names, and so on.
+
+Elements of three bytes on the wire become objects of a few hundred in memory, and each takes
+its time in a handler: without a bound a request of 100 MiB would take the broker's memory and
+its loop. The largest that is asked for in earnest, ten thousand partitions, is far below.
+"""
 
 
 def wire(
@@ -130,7 +138,8 @@ class Message(Struct):
     Declared with class keywords: `versions` are those that can be encoded and decoded
     (what is advertised is api_keys.py's business), `flexible` the first of them with
     compact lengths and tagged fields. A `hot` one has the native codec, the others have
-    generated Python code. From `tail_from` on, bytes after the message are not looked at:
+    generated Python code. What is called ...Request is decoded within MAX_REQUEST_ELEMENTS.
+    From `tail_from` on, bytes after the message are not looked at:
     for messages that a widespread client sends with something behind them.
     """
 
@@ -139,6 +148,7 @@ class Message(Struct):
     FLEXIBLE_FROM: ClassVar[int]
     _is_hot: ClassVar[bool]
     _tail_from: ClassVar[int]
+    _max_elements: ClassVar[int]
     _decoders: ClassVar[dict[int, Decoder]]
     _encoders: ClassVar[dict[int, Encoder]]
 
@@ -155,6 +165,8 @@ class Message(Struct):
         cls.FLEXIBLE_FROM = flexible
         cls._is_hot = hot
         cls._tail_from = tail_from
+        is_request = cls.__name__.endswith("Request")
+        cls._max_elements = MAX_REQUEST_ELEMENTS if is_request else UNBOUNDED
         cls._decoders = {}
         cls._encoders = {}
 
@@ -169,8 +181,9 @@ class Message(Struct):
             version: one the class declares.
 
         Raises:
-            ProtocolViolation: the bytes are not exactly one message; names message,
-                version, field and byte. Nothing is allocated by a claimed length alone.
+            ProtocolViolation: the bytes are not exactly one message, or one with too many
+                elements; names message, version, field and byte. Nothing is allocated by a
+                claimed length alone.
 
         """
         decoder = cls._decoders.get(version)
@@ -179,10 +192,17 @@ class Message(Struct):
                 raise ProtocolViolation(f"{cls.__name__} has no version {version}")
             flexible = version >= cls.FLEXIBLE_FROM
             if cls._is_hot:
-                decoder = message_plan(cls.SCHEMA, version, flexible=flexible).decode
+                plan = message_plan(
+                    cls.SCHEMA, version, flexible=flexible, max_elements=cls._max_elements
+                )
+                decoder = plan.decode
             else:
                 decoder = generate_decoder(
-                    cls.SCHEMA, version, flexible=flexible, tail=version >= cls._tail_from
+                    cls.SCHEMA,
+                    version,
+                    flexible=flexible,
+                    tail=version >= cls._tail_from,
+                    max_elements=cls._max_elements,
                 )
             cls._decoders[version] = decoder
         message: Self = decoder(buf, position, end)
