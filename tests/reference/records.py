@@ -103,6 +103,8 @@ def find_timestamp(
             record, position = _decode_record(data, position)
         except varint.VarintError as error:
             raise InvalidRecord(f"record {index}: {error}") from error
+        if record.offset_delta < 0:
+            raise InvalidRecord(f"record {index}: offset delta {record.offset_delta}")
         timestamp = wrap64(base_timestamp + record.timestamp_delta)
         if timestamp >= target_ms:
             return wrap64(base_offset + record.offset_delta), timestamp
@@ -120,6 +122,8 @@ def max_timestamp_offset(data: bytes, record_count: int, base_offset: int, base_
             record, position = _decode_record(data, position)
         except varint.VarintError as error:
             raise InvalidRecord(f"record {index}: {error}") from error
+        if record.offset_delta < 0:
+            raise InvalidRecord(f"record {index}: offset delta {record.offset_delta}")
         timestamp = wrap64(base_timestamp + record.timestamp_delta)
         if best is None or timestamp > best[1]:
             best = wrap64(base_offset + record.offset_delta), timestamp

@@ -195,6 +195,9 @@ cdef Walk _search(
         result.fault = _parse(data, end, &record)
         if result.fault != NONE:
             return result
+        if record.offset_delta < 0:
+            result.fault = NOT_INCREASING
+            return result
         found = _sum(base_timestamp, record.timestamp_delta)
         if greatest:
             if offset_delta[0] == -1 or found > timestamp[0]:
