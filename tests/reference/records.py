@@ -93,7 +93,13 @@ def walk_records(data: bytes, record_count: int) -> None:
 
 
 def find_timestamp(
-    data: bytes, record_count: int, base_offset: int, base_timestamp: int, target_ms: int
+    data: bytes,
+    record_count: int,
+    base_offset: int,
+    base_timestamp: int,
+    target_ms: int,
+    *,
+    start_delta: int = 0,
 ):
     position = 0
     for index in range(record_count):
@@ -106,7 +112,7 @@ def find_timestamp(
         if record.offset_delta < 0:
             raise InvalidRecord(f"record {index}: offset delta {record.offset_delta}")
         timestamp = wrap64(base_timestamp + record.timestamp_delta)
-        if timestamp >= target_ms:
+        if timestamp >= target_ms and record.offset_delta >= start_delta:
             return wrap64(base_offset + record.offset_delta), timestamp
     return None
 

@@ -88,9 +88,11 @@ def test_records_of_broken_batches(data, target_ms):
         reference_records.max_timestamp_offset, *arguments
     )
     for target in (target_ms, header.base_timestamp, header.max_timestamp):
-        assert outcome(batch.find_timestamp, *arguments, target) == outcome(
-            reference_records.find_timestamp, *arguments, target
-        )
+        for start in (0, 1, header.record_count - 1):
+            found = outcome(batch.find_timestamp, *arguments, target, start_delta=start)
+            assert found == outcome(
+                reference_records.find_timestamp, *arguments, target, start_delta=start
+            )
 
 
 @st.composite

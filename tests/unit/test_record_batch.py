@@ -167,3 +167,16 @@ def test_reading_is_bounded():
     ):
         with pytest.raises(InvalidRecord):
             read()
+
+
+@pytest.mark.parametrize("codec", Codec)
+def test_search_by_time_passes_over_what_lies_below_the_start(codec: Codec) -> None:
+    records = [NewRecord(100 + 10 * index, b"k") for index in range(5)]
+    batch = build_batch(records, codec=codec, base_offset=1000)
+    assert offset_for_timestamp(batch, 105) == (1001, 110)
+    assert offset_for_timestamp(batch, 105, start_offset=900) == (1001, 110)
+    assert offset_for_timestamp(batch, 105, start_offset=1003) == (1003, 130)
+    assert offset_for_timestamp(batch, 105, start_offset=1005) is None
+    native.stamp_append_time(batch, 0, 500)
+    assert offset_for_timestamp(batch, 105, start_offset=1003) == (1003, 500)
+    assert offset_for_timestamp(batch, 105, start_offset=1005) is None

@@ -16,9 +16,18 @@ def walk_records(data: Buffer, record_count: int) -> None:
     """
 
 def find_timestamp(
-    data: Buffer, record_count: int, base_offset: int, base_timestamp: int, target_ms: int
+    data: Buffer,
+    record_count: int,
+    base_offset: int,
+    base_timestamp: int,
+    target_ms: int,
+    *,
+    start_delta: int = 0,
 ) -> tuple[int, int] | None:
-    """(offset, timestamp) of the first record at or after `target_ms`; None if there is none."""
+    """(offset, timestamp) of the first record at or after `target_ms`; None if there is none.
+
+    Records with an offset delta below `start_delta` are passed over.
+    """
 
 def max_timestamp_offset(
     data: Buffer, record_count: int, base_offset: int, base_timestamp: int

@@ -176,10 +176,11 @@ cdef inline int64_t _sum(int64_t base, int64_t delta) noexcept nogil:
 
 cdef Walk _search(
     const uint8_t* data, const uint8_t* end, int32_t record_count, int64_t base_timestamp,
-    int64_t target_ms, bint greatest, int32_t* offset_delta, int64_t* timestamp,
+    int64_t target_ms, int64_t start_delta, bint greatest, int32_t* offset_delta,
+    int64_t* timestamp,
 ) noexcept nogil:
-    # greatest: the first record with the greatest timestamp; else the first at or after target_ms.
-    # offset_delta stays -1 when there is none.
+    # greatest: the first record with the greatest timestamp; else the first at or after target_ms
+    # with an offset delta of start_delta or more. offset_delta stays -1 when there is none.
     cdef Walk result
     cdef RecordView record
     cdef int32_t index
@@ -203,7 +204,7 @@ cdef Walk _search(
             if offset_delta[0] == -1 or found > timestamp[0]:
                 offset_delta[0] = record.offset_delta
                 timestamp[0] = found
-        elif found >= target_ms:
+        elif found >= target_ms and record.offset_delta >= start_delta:
             offset_delta[0] = record.offset_delta
             timestamp[0] = found
             return result
@@ -213,7 +214,7 @@ cdef Walk _search(
 
 cdef object _searched(
     object data, int32_t record_count, int64_t base_offset, int64_t base_timestamp,
-    int64_t target_ms, bint greatest,
+    int64_t target_ms, int64_t start_delta, bint greatest,
 ):
     cdef Py_buffer view
     cdef Walk result
@@ -226,13 +227,13 @@ cdef object _searched(
         if view.len > RELEASE_ABOVE_BYTES:
             with nogil:
                 result = _search(
-                    start, start + view.len, record_count, base_timestamp, target_ms, greatest,
-                    &offset_delta, &timestamp,
+                    start, start + view.len, record_count, base_timestamp, target_ms,
+                    start_delta, greatest, &offset_delta, &timestamp,
                 )
         else:
             result = _search(
-                start, start + view.len, record_count, base_timestamp, target_ms, greatest,
-                &offset_delta, &timestamp,
+                start, start + view.len, record_count, base_timestamp, target_ms, start_delta,
+                greatest, &offset_delta, &timestamp,
             )
     finally:
         PyBuffer_Release(&view)
@@ -244,15 +245,18 @@ cdef object _searched(
 
 
 def find_timestamp(
-    data, int32_t record_count, int64_t base_offset, int64_t base_timestamp, int64_t target_ms
+    data, int32_t record_count, int64_t base_offset, int64_t base_timestamp, int64_t target_ms,
+    *, int64_t start_delta=0,
 ):
-    return _searched(data, record_count, base_offset, base_timestamp, target_ms, False)
+    return _searched(
+        data, record_count, base_offset, base_timestamp, target_ms, start_delta, False
+    )
 
 
 def max_timestamp_offset(
     data, int32_t record_count, int64_t base_offset, int64_t base_timestamp
 ):
-    return _searched(data, record_count, base_offset, base_timestamp, 0, True)
+    return _searched(data, record_count, base_offset, base_timestamp, 0, 0, True)
 
 
 # ---- decode ----

@@ -7,7 +7,7 @@ records are corrupt after all (compressed batches may be stored unopened), and w
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from trioq._native import batch as native
 from trioq.record import layout
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from trioq._native.batch import BatchHeader
+
+
+_ANY_TIME: Final = -(1 << 63)
 
 
 class Record(NamedTuple):
@@ -60,23 +63,30 @@ def read_records(batch: Buffer, *, max_bytes: int = MAX_DECOMPRESSED_BYTES) -> l
 
 
 def offset_for_timestamp(
-    batch: Buffer, target_ms: int, *, max_bytes: int = MAX_DECOMPRESSED_BYTES
+    batch: Buffer,
+    target_ms: int,
+    *,
+    start_offset: int = 0,
+    max_bytes: int = MAX_DECOMPRESSED_BYTES,
 ) -> tuple[int, int] | None:
     """(offset, timestamp) of the first record at or after `target_ms`, None if there is none.
 
-    A batch whose max timestamp is earlier is not opened.
+    Records below `start_offset` are passed over. A batch whose max timestamp is earlier is not
+    opened. No objects are made of the records: a compressed batch may hold many millions.
     """
     header = native.peek(batch)
     if header.record_count == 0 or header.max_timestamp < target_ms:
         return None
     if header.timestamp_type == 1:
-        return _first_offset(batch, header, max_bytes), header.max_timestamp
+        offset = _first_offset(batch, header, start_offset, max_bytes)
+        return None if offset is None else (offset, header.max_timestamp)
     return native.find_timestamp(
         record_bytes(batch, header, max_bytes=max_bytes),
         header.record_count,
         header.base_offset,
         header.base_timestamp,
         target_ms,
+        start_delta=_delta(start_offset, header),
     )
 
 
@@ -88,7 +98,8 @@ def max_timestamp(
     if header.record_count == 0:
         return None
     if header.timestamp_type == 1:
-        return _first_offset(batch, header, max_bytes), header.max_timestamp
+        offset = _first_offset(batch, header, header.base_offset, max_bytes)
+        return None if offset is None else (offset, header.max_timestamp)
     return native.max_timestamp_offset(
         record_bytes(batch, header, max_bytes=max_bytes),
         header.record_count,
@@ -97,9 +108,23 @@ def max_timestamp(
     )
 
 
-def _first_offset(batch: Buffer, header: BatchHeader, max_bytes: int) -> int:
-    """Offset of the first record, which compaction may have left behind the base offset."""
+def _delta(offset: int, header: BatchHeader) -> int:
+    """`offset` relative to the batch, from 0 to beyond its last: stored offsets may be damaged."""
+    return max(0, min(offset - header.base_offset, header.last_offset_delta + 1))
+
+
+def _first_offset(
+    batch: Buffer, header: BatchHeader, start_offset: int, max_bytes: int
+) -> int | None:
+    """Offset of the first record from `start_offset` on; compaction may have left gaps."""
     if header.record_count == header.last_offset_delta + 1:
-        return header.base_offset
-    data = record_bytes(batch, header, max_bytes=max_bytes)
-    return native.decode_records(data, header)[0][0]
+        return max(start_offset, header.base_offset) if start_offset < header.next_offset else None
+    found = native.find_timestamp(
+        record_bytes(batch, header, max_bytes=max_bytes),
+        header.record_count,
+        header.base_offset,
+        0,
+        _ANY_TIME,
+        start_delta=_delta(start_offset, header),
+    )
+    return None if found is None else found[0]

@@ -8,7 +8,6 @@ from trioq._native.batch import BatchHeader, last_edge, locate_in_file
 from trioq.errors import CorruptMessage
 from trioq.record.batch import max_timestamp as batch_max_timestamp
 from trioq.record.batch import offset_for_timestamp as batch_offset_for_timestamp
-from trioq.record.batch import read_records
 from trioq.storage.batch_scan import batch_edge
 from trioq.storage.segment import Segment
 from trioq.storage.segments import BatchPlace, Segments
@@ -148,7 +147,7 @@ def find_timestamp(
             if header.max_timestamp < target_ms or header.last_offset < start_offset:
                 continue
             batch = segments.read_batch(BatchPlace(segment, position, header.size_bytes))
-            record = _record_not_before(batch, target_ms, start_offset)
+            record = batch_offset_for_timestamp(batch, target_ms, start_offset=start_offset)
             if record is not None:
                 if record[0] >= end_offset:
                     return None
@@ -175,18 +174,6 @@ def _first_not_before(segments: Segments, segment: Segment, target_ms: int) -> B
     # The entry does not hold. Search everything this time; the next search finds it mended.
     indexes.rebuild(segment, segments.interval_bytes)
     return start
-
-
-def _record_not_before(
-    batch: memoryview, target_ms: int, start_offset: int
-) -> tuple[int, int] | None:
-    record = batch_offset_for_timestamp(batch, target_ms)
-    if record is None or record[0] >= start_offset:
-        return record
-    for one in read_records(batch):  # records below the log start were deleted
-        if one.offset >= start_offset and one.timestamp >= target_ms:
-            return one.offset, one.timestamp
-    return None
 
 
 def find_max_timestamp(
