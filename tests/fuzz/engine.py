@@ -61,8 +61,7 @@ def main(arguments: list[str]) -> None:
     name, seeds, *options = arguments
     watch_native_code()
     with contextlib.redirect_stderr(io.StringIO()), atheris.instrument_imports(include=["trioq"]):
-        from tests.fuzz.targets import TARGETS
-        from tests.fuzz.targets import wire
+        from tests.fuzz.targets import TARGETS, wire
     wire.instrumented = atheris.instrument_func
     target = TARGETS[name]
     directory = Path(seeds)

@@ -18,8 +18,17 @@ from tests.fuzz.sample_log import (
     sound_files,
 )
 from tests.fuzz.target import Choices, Raised, Target, outcome
-from tests.unit.storage_support import NOW_MS, TOPIC_ID, TP, append, batch, headers, open_dirs
-from tests.unit.storage_support import read_all, region_bytes
+from tests.unit.storage_support import (
+    NOW_MS,
+    TOPIC_ID,
+    TP,
+    append,
+    batch,
+    headers,
+    open_dirs,
+    read_all,
+    region_bytes,
+)
 from trioq import logs
 from trioq.clock import ManualClock
 from trioq.errors import (
@@ -99,7 +108,7 @@ def _use(log: Log, *, must_be_sound: bool = False) -> None:
     for target_ms in (-1, NOW_MS, NOW_MS + 55, NOW_MS + 10_000):
         outcome(SEARCH_ERRORS, log.offset_for_timestamp, target_ms, end)
     outcome(SEARCH_ERRORS, log.max_timestamp, end)
-    outcome(STATE_ERRORS, lambda: log.producers.active_producers())
+    outcome(STATE_ERRORS, lambda: log.producers.max_producer_id())
 
 
 def _read_through(log: Log, *, must_be_sound: bool) -> None:

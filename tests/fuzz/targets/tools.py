@@ -62,7 +62,7 @@ def check_verify(data: bytes) -> None:
 def _dump_seeds() -> Iterator[bytes]:
     for path, content in sound_files().items():
         for number, name in enumerate(_NAMES):
-            if path.endswith(Path(name).suffix or name) and "." in name or path.endswith(name):
+            if (path.endswith(Path(name).suffix or name) and "." in name) or path.endswith(name):
                 yield bytes([number]) + content
                 yield bytes([number | 0x80 if (number | 0x80) % len(_NAMES) == number else number])
 

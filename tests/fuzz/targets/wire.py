@@ -11,16 +11,25 @@ from typing import Any, NamedTuple
 from tests.fuzz.target import Choices, Raised, Target, outcome, seeded
 from tests.reference import framing
 from trioq._native.frames import split
+from trioq._native.hot_request import RequestHead, read_head, read_single_batch
 from trioq.errors import ProtocolViolation
 from trioq.wire import kinds
-from trioq.wire.api_keys import APIS
+from trioq.wire.api_keys import APIS, ApiKey
 from trioq.wire.decoder import generate_decoder
 from trioq.wire.encoder import generate_encoder
-from trioq.wire.framing import request_frame
+from trioq.wire.framing import request_frame, response_frame
 from trioq.wire.header import decode_request_header
 from trioq.wire.hot import message_plan
 from trioq.wire.kinds import ArrayOf, Field, StructSchema
+from trioq.wire.messages.produce import (
+    ProduceRequest,
+    ProduceResponse,
+    ProduceResponsePartition,
+    ProduceResponseTopic,
+)
 from trioq.wire.schema import Message
+
+_FLEXIBLE_FROM = {int(key): api.flexible_from for key, api in APIS.items()}
 
 
 class Case(NamedTuple):
@@ -86,11 +95,16 @@ def check_header(data: bytes) -> None:
     header = outcome(ProtocolViolation, decode_request_header, view, 0, len(data))
     padded = memoryview(b"\x01\x02\x03" + data + b"\0\0\0\0")
     moved = outcome(ProtocolViolation, decode_request_header, padded, 3, 3 + len(data))
+    head = read_head(RequestHead, padded, 3, 3 + len(data), _FLEXIBLE_FROM)
     if isinstance(header, Raised):
         assert moved == header
+        assert head is None
         return
     assert 0 < header.position <= len(data)
     assert moved == header._replace(position=header.position + 3)
+    if head is not None:
+        fields = head.api_key, head.api_version, head.correlation_id, head.client_id, head.position
+        assert fields == moved
 
 
 def check_requests(data: bytes) -> None:
@@ -111,6 +125,8 @@ def check_message(case: Case, body: bytes) -> None:
     native = outcome(ProtocolViolation, codec.native_decode, padded, 3, 3 + len(body))
     if codec.is_strict or isinstance(generated, Raised):
         assert native == generated, (case, native, generated)
+    if case.cls is ProduceRequest:
+        _check_single(case, generated, padded)
     if isinstance(generated, Raised):
         return
     out, native_out = bytearray(), bytearray()
@@ -119,6 +135,28 @@ def check_message(case: Case, body: bytes) -> None:
     assert native_out == out, case
     again = codec.generated_decode(memoryview(bytes(out)), 0, len(out))
     assert again == generated, case
+
+
+def _check_single(case: Case, general: Any, padded: memoryview) -> None:
+    """The short way of reading a request of one batch gives the same, or nothing."""
+    single = read_single_batch(padded, 3, len(padded) - 4, case.version)
+    if single is None:
+        return
+    assert not isinstance(general, Raised)
+    (topic,) = general.topic_data
+    (partition,) = topic.partition_data
+    assert general.transactional_id is None
+    assert (single.acks, single.timeout_ms) == (general.acks, general.timeout_ms)
+    assert (single.topic, single.partition) == (topic.name, partition.index)
+    assert single.records == partition.records
+    answered = ProduceResponsePartition(
+        index=partition.index, base_offset=5, log_append_time_ms=-1, log_start_offset=2
+    )
+    response = ProduceResponse(
+        responses=[ProduceResponseTopic(name=topic.name, partition_responses=[answered])]
+    )
+    expected = response_frame(ApiKey.PRODUCE, case.version, 9, response)
+    assert [single.answer(9, 5, -1, 2)] == expected
 
 
 def _value(field: Field, version: int, chance: random.Random, elements: int) -> Any:
@@ -155,7 +193,7 @@ def _struct(schema: StructSchema, version: int, chance: random.Random, elements:
 def _message_seeds(cases: list[Case]) -> Iterator[bytes]:
     chance = seeded("messages")
     for number, case in enumerate(cases):
-        for elements in (0, 1, 2):
+        for elements in (0, 1, 1, 2):
             message = _struct(case.cls.SCHEMA, case.version, chance, elements)
             yield bytes([number]) + message.encode(case.version)
 
