@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import trio
 
+from trioq.clock import ManualClock
 from trioq.config import BrokerConfig
 from trioq.controller.config_admin import ConfigResult
 from trioq.controller.config_changes import ConfigChange, ConfigResource
@@ -37,6 +38,8 @@ from trioq.server.handlers.describe_log_dirs import handle_describe_log_dirs
 from trioq.server.handlers.incremental_alter_configs import handle_incremental_alter_configs
 from trioq.server.handlers.init_producer_id import handle_init_producer_id
 from trioq.storage.disk import DiskUsage
+from trioq.storage.log_dirs import LogDirs
+from trioq.storage.memory_disk import MemoryDisk
 from trioq.types import ZERO_TOPIC_ID, TopicPartition
 from trioq.wire.messages.alter_configs import (
     AlterConfigsRequest,
@@ -287,6 +290,13 @@ def test_incremental_alter_configs(version: int) -> None:
 
 class Records:
     """Stands for a Partition with records 3 .. 9."""
+
+    def __init__(self) -> None:
+        self.log = SimpleNamespace(
+            log_dir=LogDirs.open(
+                ("/data",), cluster_id="c", node_id=1, disk=MemoryDisk(), clock=ManualClock()
+            ).dirs[0]
+        )
 
     def delete_records(self, offset: int) -> int:
         if offset > 10:

@@ -11,7 +11,7 @@ acknowledgement or the high watermark may rest on is `durable_end_offset`.
 
 from __future__ import annotations
 
-from trioq.errors import KafkaStorageError, OffsetOutOfRange
+from trioq.errors import CorruptMessage, KafkaStorageError, OffsetOutOfRange
 from trioq.storage.batch_scan import batch_edge
 from trioq.storage.log_append import Appended, AppendLog
 from trioq.storage.log_dir_files import write_checkpoints
@@ -123,7 +123,7 @@ class Log(AppendLog):
         Regions already given keep the bytes that they were given. On stable storage when this
         returns. What was staged and not written may go even if it lies below `offset`.
 
-        Raises KafkaStorageError.
+        Raises KafkaStorageError, and CorruptMessage where the files do not hold what they should.
         """
         if self.failed:
             raise self.offline_error()
@@ -152,7 +152,8 @@ class Log(AppendLog):
         cut = segments.items[-1], segments.items[-1].size
         if offset < end_offset:
             place = segments.locate(offset)
-            assert place is not None, f"{self!r} holds nothing at {offset}"
+            if place is None:
+                raise CorruptMessage(f"{self!r} holds nothing at {offset}: its files are too short")
             edge = batch_edge(segments.file(place.segment), place.position)
             assert edge is not None
             end_offset = edge.base_offset
@@ -242,11 +243,11 @@ class Log(AppendLog):
             self._retire_guarded(0)
         return self.log_start_offset
 
-    def delete_retired_segments(self, now_ms: int) -> int:
+    def delete_retired_segments(self, now_ms: int, *, at_most: int | None = None) -> int:
         """Remove what retention.ms, retention.bytes and the log's start no longer keep.
 
-        Only below the high watermark. Returns how many segments were removed. Raises
-        KafkaStorageError.
+        Only below the high watermark, and only the `at_most` oldest. Returns how many segments
+        were removed. Raises KafkaStorageError.
         """
         if self.failed or not self.segments.exists:
             return 0
@@ -257,6 +258,7 @@ class Log(AppendLog):
                 now_ms,
                 high_watermark=self.high_watermark,
                 log_end_offset=self.log_end_offset,
+                at_most=at_most,
             )
         except OSError as error:
             raise self._read_failed(error) from error

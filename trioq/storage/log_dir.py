@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from random import Random
 from typing import TYPE_CHECKING, NamedTuple
+
+import trio
 
 from trioq import logs
 from trioq.clock import Clock
@@ -15,8 +18,6 @@ from trioq.types import TopicPartition
 
 if TYPE_CHECKING:
     from uuid import UUID
-
-    import trio
 
     from trioq.storage.log import Log
     from trioq.storage.log_append import AppendLog
@@ -41,6 +42,10 @@ class LogDir:
     """
 
     __slots__ = (
+        "checkpoint_lock",
+        "checkpoint_number",
+        "checkpoint_turn",
+        "checkpoints_written",
         "clock",
         "deletions",
         "directory_id",
@@ -114,6 +119,11 @@ class LogDir:
         self.recovery_points: dict[TopicPartition, int] = {}
         self.log_starts: dict[TopicPartition, int] = {}
         self.high_watermarks: dict[TopicPartition, int] = {}
+        # Their writers, of which there may be several: see log_dir_files.write_gathered.
+        self.checkpoint_number = 0
+        self.checkpoints_written: dict[str, int] = {}
+        self.checkpoint_lock = threading.Lock()
+        self.checkpoint_turn = trio.Lock()
 
     def ask_interval_sync(self, one: AppendLog, due_s: float) -> None:
         """Have the log synced at `due_s` (monotonic), unless that is planned already."""

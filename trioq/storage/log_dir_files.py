@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from typing import NamedTuple
 
 from trioq import logs
 from trioq.errors import StartupError
@@ -122,8 +123,20 @@ def _read_checkpoint(log_dir: LogDir, name: str) -> dict[TopicPartition, int]:
         return {}
 
 
-def gather_checkpoints(log_dir: LogDir, *, everything: bool = False) -> list[tuple[str, bytes]]:
-    """(path, content) of the checkpoints that changed since they were last gathered, or of all."""
+class Checkpoints(NamedTuple):
+    """What the checkpoint files of a directory are to hold, as of one moment."""
+
+    number: int
+    """Counts the times they were gathered: a later state has a greater one."""
+    documents: list[tuple[str, bytes]]
+    """(path, content) of those that changed."""
+
+
+def gather_checkpoints(log_dir: LogDir, *, everything: bool = False) -> Checkpoints:
+    """The checkpoints that changed since they were last gathered, or all; loop thread only.
+
+    What is gathered has to be written: it counts as being on disk from now on.
+    """
     recovery_points = dict(log_dir.recovery_points)
     log_starts = dict(log_dir.log_starts)
     high_watermarks = dict(log_dir.high_watermarks)
@@ -144,18 +157,28 @@ def gather_checkpoints(log_dir: LogDir, *, everything: bool = False) -> list[tup
             documents.append((f"{log_dir.path}/{name}", encode_offsets(now)))
             before.clear()
             before.update(now)
-    return documents
+    log_dir.checkpoint_number += 1
+    return Checkpoints(log_dir.checkpoint_number, documents)
 
 
 def write_checkpoints(log_dir: LogDir) -> None:
     """Write the checkpoints that changed, durably, on the calling thread. Raises OSError."""
-    write_documents(log_dir.disk, gather_checkpoints(log_dir))
+    write_gathered(log_dir, gather_checkpoints(log_dir))
 
 
-def write_documents(disk: Disk, documents: list[tuple[str, bytes]]) -> None:
-    """Replace each file by its new content, durably; any thread. Raises OSError."""
-    for path, content in documents:
-        disk.replace_file(path, content)
+def write_gathered(log_dir: LogDir, gathered: Checkpoints) -> None:
+    """Replace each file by its new content, durably; any thread. Raises OSError.
+
+    One writer at a time, and no file by a state older than the one it has: who gathers first
+    may come last to write.
+    """
+    written = log_dir.checkpoints_written
+    with log_dir.checkpoint_lock:
+        for path, content in gathered.documents:
+            if written.get(path, 0) < gathered.number:
+                log_dir.disk.replace_file(path, content)
+                log_dir.disk.fault_point("checkpoint.written")
+                written[path] = gathered.number
 
 
 def settle_directory(log_dir: LogDir) -> None:
@@ -181,7 +204,7 @@ def settle_directory(log_dir: LogDir) -> None:
     for topic_partition, recovered in log_dir.recovered.items():
         log_dir.recovery_points[topic_partition] = recovered.log_end_offset
         log_dir.log_starts[topic_partition] = recovered.log_start_offset
-    write_documents(log_dir.disk, gather_checkpoints(log_dir, everything=True))
+    write_gathered(log_dir, gather_checkpoints(log_dir, everything=True))
     log_dir.disk.fault_point("close.checkpointed")
     log_dir.disk.replace_file(f"{log_dir.path}/{CLEAN_SHUTDOWN_FILE}", CLEAN_SHUTDOWN_MARK)
 

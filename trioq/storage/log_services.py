@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,13 +13,17 @@ from trioq import logs
 from trioq.clock import Clock
 from trioq.errors import KafkaStorageError
 from trioq.storage.disk import Disk
+from trioq.storage.log import Log
 from trioq.storage.log_dir import Deletion, LogDir
-from trioq.storage.log_dir_files import gather_checkpoints, write_documents
+from trioq.storage.log_dir_files import gather_checkpoints, write_gathered
 from trioq.storage.strays import stray_age_ms
 
 log = logs.get_logger(__name__)
 
 LOGS_PER_SLICE = 20
+SEGMENTS_PER_SLICE = 10
+"""Retired by one plain call: four renames each."""
+DELETIONS_PER_SLICE = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +89,19 @@ async def _checkpoint(log_dir: LogDir, services: LogServices) -> None:
         ):
             continue
         since_ms = 0
-        documents = gather_checkpoints(log_dir)
-        if documents:
-            await _in_thread(log_dir, partial(write_documents, log_dir.disk, documents))
+        await store_checkpoints(log_dir)
+
+
+async def store_checkpoints(log_dir: LogDir) -> None:
+    """Have the checkpoints on stable storage as they are now, or the directory offline.
+
+    Who comes while they are being written waits, and shares the next writing with all others
+    who do. Cancelled: what was begun is completed.
+    """
+    async with log_dir.checkpoint_turn:
+        gathered = gather_checkpoints(log_dir)
+        if gathered.documents:
+            await _in_thread(log_dir, partial(write_gathered, log_dir, gathered))
 
 
 async def _retain(log_dir: LogDir, services: LogServices, clock: Clock) -> None:
@@ -97,23 +112,35 @@ async def _retain(log_dir: LogDir, services: LogServices, clock: Clock) -> None:
         for number, one in enumerate(tuple(log_dir.logs)):
             if number % LOGS_PER_SLICE == 0:
                 await trio.lowlevel.checkpoint()
-            if one.failed:
-                continue
-            try:
-                removed += one.delete_retired_segments(clock.now_ms())
-            except KafkaStorageError:
-                break  # the directory went offline, and said so
+            removed += await _retire_segments(one, clock)
             one.expire_producers(clock.now_ms(), services.producer_id_expiration_ms)
         if removed:
             log.info("segments_removed", log_dir=log_dir.path, segments=removed)
+
+
+async def _retire_segments(one: Log, clock: Clock) -> int:
+    """Enforce retention on one log, some segments at a time; how many there were.
+
+    The log may fail, or be deleted, meanwhile: that was said where it happened.
+    """
+    retired = 0
+    with suppress(KafkaStorageError):
+        while count := one.delete_retired_segments(clock.now_ms(), at_most=SEGMENTS_PER_SLICE):
+            retired += count
+            await trio.lowlevel.checkpoint()
+    return retired
 
 
 async def _remove(log_dir: LogDir, services: LogServices, clock: Clock) -> None:
     """Remove what was renamed, when its time has come."""
     while log_dir.error is None:
         due = log_dir.take_due_deletions(clock.now_ms())
-        if due:
-            await _in_thread(log_dir, partial(remove_files, log_dir.disk, due))
+        for start in range(0, len(due), DELETIONS_PER_SLICE):
+            # Freeing large files keeps a disk busy: it gets as long a rest after each few.
+            began_s = trio.current_time()
+            some = due[start : start + DELETIONS_PER_SLICE]
+            await _in_thread(log_dir, partial(remove_files, log_dir.disk, some))
+            await trio.sleep(trio.current_time() - began_s)
         if services.stray_retention_ms >= 0:
             await _in_thread(
                 log_dir,

@@ -14,12 +14,14 @@ def retired_segments(
     *,
     high_watermark: int,
     log_end_offset: int,
+    at_most: int | None = None,
 ) -> int:
     """How many segments, counted from the oldest, are to go.
 
     By time: its greatest timestamp is older than retention.ms. By size: what is left without it
     still has retention.bytes. Only whole segments below the high watermark; all of them may go by
-    time (the active one is then rolled first), but an empty active one stays.
+    time (the active one is then rolled first), but an empty active one stays. No more than
+    `at_most` are counted.
 
     Raises OSError.
     """
@@ -28,6 +30,8 @@ def retired_segments(
     items = segments.items
     by_size = _retired_by_size(segments, config.retention_bytes)
     for number, segment in enumerate(items):
+        if number == at_most:
+            return number
         is_last = number + 1 == len(items)
         end_offset = log_end_offset if is_last else items[number + 1].base_offset
         if end_offset > high_watermark or end_offset == segment.base_offset:

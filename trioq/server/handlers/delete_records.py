@@ -5,8 +5,7 @@ Behaviour:
   an offset at or below the log start changes nothing
 - OFFSET_OUT_OF_RANGE above the high watermark
 - segments that lie wholly below the new log start are removed at once
-- the log start is written to its checkpoint about a second later: as in Kafka, after a
-  crash before that, records that share a segment with kept ones may be back
+- answered when the new log starts are on stable storage: after a crash no deleted record is back
 
 Version notes: 2 flexible.
 """
@@ -15,8 +14,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trioq.errors import KafkaError
+from trioq.errors import KafkaError, KafkaStorageError
 from trioq.server.handlers.partition_lookup import require_partition
+from trioq.storage.log_services import store_checkpoints
 from trioq.wire.messages.delete_records import (
     DeleteRecordsRequest,
     DeleteRecordsRequestPartition,
@@ -26,27 +26,39 @@ from trioq.wire.messages.delete_records import (
 )
 
 if TYPE_CHECKING:
+    from trioq.replication.partition import Partition
     from trioq.server.context import Context, Request
 
 UNKNOWN_OFFSET = -1
 
 
 async def handle_delete_records(ctx: Context, request: Request) -> DeleteRecordsResponse:
-    """Raise each partition's log start in turn. Cancelled: some may have been raised."""
+    """Raise each partition's log start, then store them. Cancelled: some may have been raised."""
     message = request.decode(DeleteRecordsRequest)
-    return DeleteRecordsResponse(
+    raised: list[tuple[Partition, DeleteRecordsResponsePartition]] = []
+    response = DeleteRecordsResponse(
         topics=[
             DeleteRecordsResponseTopic(
                 name=topic.name,
-                partitions=[_delete(ctx, topic.name, asked) for asked in topic.partitions],
+                partitions=[_delete(ctx, topic.name, asked, raised) for asked in topic.partitions],
             )
             for topic in message.topics
         ]
     )
+    for log_dir in dict.fromkeys(partition.log.log_dir for partition, _ in raised):
+        await store_checkpoints(log_dir)
+    for partition, answer in raised:
+        if partition.log.log_dir.error is not None:
+            answer.low_watermark = UNKNOWN_OFFSET
+            answer.error_code = KafkaStorageError.code
+    return response
 
 
 def _delete(
-    ctx: Context, topic: str, asked: DeleteRecordsRequestPartition
+    ctx: Context,
+    topic: str,
+    asked: DeleteRecordsRequestPartition,
+    raised: list[tuple[Partition, DeleteRecordsResponsePartition]],
 ) -> DeleteRecordsResponsePartition:
     answer = DeleteRecordsResponsePartition(
         partition_index=asked.partition_index, low_watermark=UNKNOWN_OFFSET
@@ -54,6 +66,7 @@ def _delete(
     try:
         partition = require_partition(ctx, topic, asked.partition_index)
         answer.low_watermark = partition.delete_records(asked.offset)
+        raised.append((partition, answer))
     except KafkaError as error:
         answer.error_code = error.code
     return answer
