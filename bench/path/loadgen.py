@@ -1,82 +1,176 @@
-"""Builds and runs the load generator (loadgen.c) against a broker."""
+"""Runs the load generator (native/loadgen.c) against a broker."""
 
 from __future__ import annotations
 
 import json
 import subprocess
-import sysconfig
 import tempfile
-from functools import cache
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
+from bench.errors import BenchError
+from bench.histogram import Histogram
 from bench.path.frames import Template
 from bench.path.process import BrokerProcess
+from bench.path.work import Work
+from bench.programs import program
 
-HERE = Path(__file__).parent
-CRC32C = HERE.parent.parent / "trioq" / "_native" / "crc32c_impl.c"
-GIB = 1024**3
 GB = 1e9
+WARMUP_S = 0.5
+PATIENCE_S = 60.0
 
 
 class Load(NamedTuple):
     """What one run of the load generator saw, and what it cost the broker."""
 
     requests_per_s: float
+    records_per_s: float
     bytes_per_s: float
     """Of the direction that carries the records."""
 
     broker_cpu_us_per_request: float
     broker_cpu_s_per_gb: float
+    broker_cores: float
+    """Cores that the broker kept busy."""
+
+    generator_cores: float
     p50_ms: float
     p99_ms: float
-    errors: int
+    p999_ms: float
+    max_ms: float
+    unanswered: int
+    acknowledged: int
+    """Requests, from the start to the end of the drain."""
+
+    sent: int
+    histogram: Histogram
+
+    def figures(self) -> dict[str, float]:
+        """All but the histogram."""
+        figures = self._asdict()
+        del figures["histogram"]
+        return figures
 
 
-@cache
-def build() -> Path:
-    """Compile the generator once per run; raises RuntimeError without a C compiler."""
-    binary = Path(tempfile.mkdtemp(prefix="trioq-loadgen-")) / "loadgen"
-    compiler = (sysconfig.get_config_var("CC") or "cc").split()[0]
-    done = subprocess.run(
-        [compiler, "-O2", "-o", str(binary), str(HERE / "loadgen.c"), str(CRC32C)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(f"the load generator does not compile: {done.stderr}")
-    return binary
+class Generator:
+    """A load generator at work; `finish` waits for it."""
+
+    def __init__(self, process: subprocess.Popen[str], work: Work) -> None:
+        self._process = process
+        self._work = work
+
+    def finish(self, timeout_s: float) -> Load:
+        """Raises BenchError if an answer had an error or the broker closed a connection."""
+        try:
+            out, err = self._process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired as error:
+            self._process.kill()
+            self._process.communicate()
+            raise BenchError("the load generator does not end: the broker hangs") from error
+        if self._process.returncode:
+            raise BenchError(f"load generator: {err.strip() or out}")
+        return _load(json.loads(out), self._work)
+
+    def stop(self) -> None:
+        """End it, if it still runs."""
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.communicate()
 
 
-def run(
-    broker: BrokerProcess, template: Template, *, connections: int, depth: int, seconds: float
-) -> Load:
-    """Load `broker` with `depth` requests in flight on each connection.
-
-    Raises RuntimeError if an answer had an error or the broker closed a connection.
-    """
+@contextmanager
+def generating(
+    broker: BrokerProcess,
+    template: Template,
+    work: Work,
+    *,
+    seconds: float,
+    warmup_s: float = WARMUP_S,
+    limit_requests: int = 0,
+) -> Iterator[Generator]:
+    """A generator that loads `broker` beside whatever else is done until its `finish`."""
     with tempfile.NamedTemporaryFile(suffix=".frames") as file:
         file.write(template.frames)
         file.flush()
-        command = [str(build()), broker.host, str(broker.port), file.name, str(connections)]
-        command += [str(depth), str(seconds), *template.options()]
-        before = broker.cpu_s()
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        cpu_s = broker.cpu_s() - before
-    if done.returncode:
-        raise RuntimeError(f"load generator: {done.stderr.strip() or done.stdout}")
-    seen = json.loads(done.stdout)
-    # The generator warms up before it measures; CPU was spent on both.
-    share = seen["seconds"] / (seen["seconds"] + 0.5)
-    cpu_s *= share
+        command = [
+            str(program("loadgen")),
+            f"host={broker.host}",
+            f"port={broker.port}",
+            f"template={file.name}",
+            f"pid={broker.pid}",
+            f"connections={work.connections}",
+            f"active={work.active or work.connections}",
+            f"depth={work.depth}",
+            f"rate={work.rate}",
+            f"limit_bytes={work.limit_bytes}",
+            f"limit_requests={limit_requests}",
+            f"seconds={seconds}",
+            f"warmup_s={warmup_s}",
+            *template.options(),
+        ]
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        generator = Generator(process, work)
+        try:
+            yield generator
+        finally:
+            generator.stop()
+
+
+def run(
+    broker: BrokerProcess,
+    template: Template,
+    work: Work,
+    *,
+    seconds: float,
+    warmup_s: float = WARMUP_S,
+    limit_requests: int = 0,
+) -> Load:
+    """Load `broker` and wait for the end."""
+    with generating(
+        broker, template, work, seconds=seconds, warmup_s=warmup_s, limit_requests=limit_requests
+    ) as generator:
+        return generator.finish(seconds + warmup_s + PATIENCE_S)
+
+
+def patched(template: Template, times: int) -> list[bytes]:
+    """The first frame as the generator would send it again and again."""
+    with tempfile.NamedTemporaryFile(suffix=".frames") as file:
+        file.write(template.frames)
+        file.flush()
+        command = [str(program("loadgen")), "patch", f"template={file.name}", f"times={times}"]
+        done = subprocess.run([*command, *template.options()], capture_output=True, check=True)
+    size = template.frame_bytes
+    return [done.stdout[at * size : (at + 1) * size] for at in range(times)]
+
+
+def _load(seen: dict[str, Any], work: Work) -> Load:
+    if seen["errors"]:
+        raise BenchError(f"{seen['errors']} answers had errors, first {seen['first_error']}")
+    if seen["short_answers"]:
+        raise BenchError(f"{seen['short_answers']} answers were shorter than what was asked for")
+    answers, seconds = seen["answers"], seen["seconds"]
+    if not answers or not seconds:
+        raise BenchError("nothing was answered while it was measured")
     moved = max(seen["bytes_in"], seen["bytes_out"])
+    cpu_s = seen["broker_cpu_s"]
+    histogram = Histogram(seen["histogram"])
     return Load(
-        seen["answers"] / seen["seconds"],
-        moved / seen["seconds"],
-        cpu_s / max(1, seen["answers"]) * 1e6,
+        answers / seconds,
+        answers * work.records / seconds,
+        moved / seconds,
+        cpu_s / answers * 1e6,
         cpu_s / max(1, moved) * GB,
-        seen["p50_ms"],
-        seen["p99_ms"],
-        seen["errors"],
+        cpu_s / seconds,
+        seen["cpu_s"] / seconds,
+        histogram.percentile_ms(50),
+        histogram.percentile_ms(99),
+        histogram.percentile_ms(99.9),
+        seen["largest_ns"] / 1e6,
+        seen["unanswered"],
+        seen["acknowledged"],
+        seen["sent"],
+        histogram,
     )

@@ -1,0 +1,1 @@
+"""The brokers that trioq is compared with. Each module starts one of them."""
