@@ -15,7 +15,7 @@ WRITABLE = 4
 BROKEN = 8 | 16
 """Error or hang-up; reported whatever was asked for."""
 
-_MOST_EVENTS = 1024
+_MOST_EVENTS = 1024  # of one poll by kqueue
 
 Owner = TypeVar("Owner")
 
@@ -40,26 +40,32 @@ class Poller(Protocol[Owner]):
         """
         ...
 
-    def poll(self) -> list[tuple[Owner, int]]:
-        """(owner, READABLE | WRITABLE | BROKEN) of what is ready now; does not wait."""
+    def poll(self, wait_s: float = 0.0) -> list[tuple[Owner, int]]:
+        """(owner, READABLE | WRITABLE | BROKEN) of what is ready.
+
+        Blocks for up to `wait_s` seconds (microseconds count) while nothing is; it does not
+        wait when that is 0, and on Linux keeps the interpreter lock then.
+        """
         ...
 
     def close(self) -> None: ...
 
 
 if sys.platform == "linux":
+    from trioq._native.ready import ready
 
     class EpollPoller(Generic[Owner]):
         """The poller over epoll, level triggered."""
 
-        __slots__ = ("_epoll", "_owners")
+        __slots__ = ("_epoll", "_fd", "_owners")
 
         def __init__(self) -> None:
             self._epoll = select.epoll()
+            self._fd = self._epoll.fileno()
             self._owners: dict[int, Owner] = {}
 
         def fileno(self) -> int:
-            return self._epoll.fileno()
+            return self._fd
 
         def change(self, fd: int, owner: Owner, old: int, new: int) -> None:
             if old == new:
@@ -73,9 +79,8 @@ if sys.platform == "linux":
             else:
                 self._epoll.modify(fd, new)
 
-        def poll(self) -> list[tuple[Owner, int]]:
-            owners = self._owners
-            return [(owners[fd], mask) for fd, mask in self._epoll.poll(0, _MOST_EVENTS)]
+        def poll(self, wait_s: float = 0.0) -> list[tuple[Owner, int]]:
+            return ready(self._fd, self._owners, int(wait_s * 1_000_000))
 
         def close(self) -> None:
             self._epoll.close()
@@ -114,12 +119,12 @@ else:
             else:
                 self._owners.pop(fd, None)
 
-        def poll(self) -> list[tuple[Owner, int]]:
-            ready: dict[int, int] = {}
-            for event in self._kqueue.control(None, _MOST_EVENTS, 0):
+        def poll(self, wait_s: float = 0.0) -> list[tuple[Owner, int]]:
+            masks: dict[int, int] = {}
+            for event in self._kqueue.control(None, _MOST_EVENTS, wait_s):
                 bit = READABLE if event.filter == select.KQ_FILTER_READ else WRITABLE
-                ready[event.ident] = ready.get(event.ident, 0) | bit
-            return [(self._owners[fd], mask) for fd, mask in ready.items()]
+                masks[event.ident] = masks.get(event.ident, 0) | bit
+            return [(self._owners[fd], mask) for fd, mask in masks.items()]
 
         def close(self) -> None:
             self._kqueue.close()

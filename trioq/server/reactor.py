@@ -32,6 +32,13 @@ _log = logs.get_logger("trioq.server")
 PASS_S: Final = 0.001
 """Time after which a pass stops taking up connections; the rest is first in the next."""
 
+LINGER_S: Final = 0.000_1
+"""How long the loop stands still for the next request before it gives the other tasks a turn:
+less than such a turn costs. Only while it mostly comes within that time."""
+
+LINGER_AGAIN_AFTER: Final = 16
+"""Turns without lingering after it was in vain."""
+
 STALL_S: Final = 0.1
 """A pass longer than this is counted and logged as a stall."""
 
@@ -108,12 +115,20 @@ class Reactor:
         """
         poller, clock = self._poller, self._clock
         turn_end_s = clock.monotonic_s() + PASS_S
+        turns_until_linger = 0
         while True:
             events = poller.poll()
             if not (events or self._ready or self._unsent):
-                await trio.lowlevel.wait_readable(poller.fileno())
-                turn_end_s = clock.monotonic_s() + PASS_S
-                continue
+                if turns_until_linger:
+                    turns_until_linger -= 1
+                else:
+                    events = poller.poll(LINGER_S)
+                    if not events:
+                        turns_until_linger = LINGER_AGAIN_AFTER
+                if not events:
+                    await trio.lowlevel.wait_readable(poller.fileno())
+                    turn_end_s = clock.monotonic_s() + PASS_S
+                    continue
             self._run_pass(events)
             if clock.monotonic_s() >= turn_end_s:
                 await trio.lowlevel.checkpoint()
