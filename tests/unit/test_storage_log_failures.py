@@ -9,6 +9,7 @@ from random import Random
 import pytest
 
 from tests.unit.storage_support import (
+    NOW_MS,
     TOPIC_ID,
     TP,
     Config,
@@ -20,8 +21,10 @@ from tests.unit.storage_support import (
     read_all,
 )
 from trioq import logs
+from trioq.clock import ManualClock
 from trioq.errors import KafkaStorageError, RequestTimedOut
 from trioq.storage.identity import encode_partition_metadata
+from trioq.storage.log_dir import BACKLOG_PATIENCE_S, DiskBacklog
 from trioq.storage.memory_disk import MemoryDisk, PowerCut
 from trioq.types import TopicPartition
 
@@ -172,15 +175,23 @@ def test_failed_write_in_the_thread_fails_what_waits_behind_it(disk):
 
 
 def test_full_queue_refuses_appends_until_it_is_shorter(disk):
-    dirs = open_dirs(disk, max_unwritten_bytes=100)
+    clock = ManualClock(NOW_MS)
+    dirs = open_dirs(disk, clock=clock, max_unwritten_bytes=100)
     log = dirs.log(TP, TOPIC_ID, Config())
     writer = stall(log)
     append(log, batch(b"x" * 200))
     dirs.end_pass()
     assert dirs.is_backed_up
+    calls = []
+    with pytest.raises(DiskBacklog) as refused:
+        append(log, batch(b"y"))
+    refused.value.log_dir.call_when_room(lambda: calls.append("room"))
+    clock.advance(BACKLOG_PATIENCE_S)
     with pytest.raises(RequestTimedOut):
         append(log, batch(b"y"))
+    assert calls == []
     writer.run_round()
+    assert calls == ["room"]
     assert not dirs.is_backed_up
     assert append(log, batch(b"y")).base_offset == 1
 

@@ -29,6 +29,7 @@ MUTED_UNDISPATCHED: Final = 1  # whole frames wait in the inbox: barrier, caps
 MUTED_QUEUED: Final = 2  # too many unsent bytes
 MUTED_BUDGET: Final = 4  # its next growth waits for the broker's memory
 MUTED_ENDING: Final = 8  # finishing or closing
+MUTED_DISK: Final = 16  # its next request waits for a disk that stalls
 
 SEND_BYTES_PER_PASS: Final = 1024 * 1024
 
@@ -239,6 +240,19 @@ class Connection:
         self.muted &= ~MUTED_BUDGET
         self.frame_started_s = self._reactor.now_s  # it was not the peer who was slow
         self._reactor.flush_soon(self)
+
+    def wait_for_disk(self) -> Callable[[], None]:
+        """Dispatch nothing more until the returned function was called; a second call of it
+        does nothing.
+        """
+        self.muted |= MUTED_DISK
+
+        def go_on() -> None:
+            if self.muted & MUTED_DISK:
+                self.muted &= ~MUTED_DISK
+                self._reactor.flush_soon(self)
+
+        return go_on
 
     def slot_finished(self, slot: Slot) -> None:
         """Called by a slot when it is answered or discarded."""

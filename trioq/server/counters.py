@@ -17,6 +17,7 @@ class ServerCounters(Counters):
         "connections_closed",
         "connections_open",
         "connections_refused",
+        "disk_waits",
         "handler_failures",
         "loop_longest_stall_us",
         "loop_stalls",
@@ -35,6 +36,7 @@ class ServerCounters(Counters):
     connections_closed: int
     connections_open: int
     connections_refused: int
+    disk_waits: int
     handler_failures: int
     loop_longest_stall_us: int
     loop_stalls: int

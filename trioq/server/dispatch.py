@@ -10,6 +10,7 @@ from trioq._native.hot_request import read_head
 from trioq.errors import BrokerBug, ProtocolViolation, UnknownServerError
 from trioq.server.context import Request
 from trioq.server.slot import OPEN, Slot
+from trioq.storage.log_dir import BACKLOG_PATIENCE_S, DiskBacklog
 from trioq.wire.api_keys import APIS, ApiKey
 from trioq.wire.header import decode_request_header
 
@@ -96,12 +97,30 @@ class Dispatcher:
                 slot.complete(response)
         except (ProtocolViolation, BrokerBug):
             raise
+        except DiskBacklog as backlog:
+            self._wait_for_disk(connection, backlog)
+            return False
         except Exception as error:  # noqa: BLE001  the border of all handlers
             self._failed(api, connection, slot, error)
         if slot.state == OPEN:
             connection.park(slot, size_bytes)
             connection.barrier_is_open = api.is_barrier
         return True
+
+    def _wait_for_disk(self, connection: Connection, backlog: DiskBacklog) -> None:
+        """Nothing of the connection's last request was done: it is tried again later."""
+        connection.ring.pop()
+        self._counters.requests -= 1
+        self._counters.disk_waits += 1
+        go_on = connection.wait_for_disk()
+        ctx = self._ctx
+        deadline = ctx.deadlines.add(ctx.clock.monotonic_s() + BACKLOG_PATIENCE_S, go_on)
+
+        def has_room() -> None:
+            deadline.cancel()
+            go_on()
+
+        backlog.log_dir.call_when_room(has_room)
 
     def _start_task(self, api: Api, request: Request, slot: Slot, start: int) -> None:
         """Run the handler as a task of the connection, on bytes of its own."""

@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from trioq._native.batch import BatchHeader, stamp
-from trioq.errors import CorruptMessage, MessageTooLarge, RequestTimedOut
+from trioq.errors import CorruptMessage, MessageTooLarge
 from trioq.storage.checkpoints import LEADER_EPOCH_FILE
 from trioq.storage.log_config import LogConfig
 from trioq.storage.log_dir_files import write_checkpoints
@@ -63,7 +63,8 @@ class AppendLog(LogState):
             OutOfOrderSequenceNumber, DuplicateSequenceNumber, InvalidProducerEpoch,
                 InvalidTxnState: see ProducerState.check.
             MessageTooLarge: larger than a segment.
-            RequestTimedOut: the disk stalls and the queue for it is full.
+            DiskBacklog, RequestTimedOut: the disk stalls and the queue for it is full; see
+                LogDir.refuse_append.
             KafkaStorageError: the log's directory is offline.
             Nothing is appended then.
 
@@ -113,7 +114,7 @@ class AppendLog(LogState):
                 f"is {self.config.segment_bytes}"
             )
         if self.log_dir.is_backed_up:
-            raise RequestTimedOut(f"the disk of {self.log_dir.path} stalls and its queue is full")
+            self.log_dir.refuse_append()
 
     def write_group(self) -> bool:
         """Write what is staged, one gathered write per segment.

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from random import Random
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import trio
 
 from trioq import logs
 from trioq.clock import Clock
+from trioq.errors import RequestTimedOut, TrioqError
 from trioq.storage.disk import Disk, DiskLock
 from trioq.storage.log_writer import LogWriter
 from trioq.storage.open_files import OpenFiles
@@ -23,7 +25,18 @@ if TYPE_CHECKING:
     from trioq.storage.log_append import AppendLog
     from trioq.storage.recovery import RecoveredLog
 
+BACKLOG_PATIENCE_S: Final = 10.0
+"""A disk that wrote nothing for so long is not waited for: producers are told to try again."""
+
 log = logs.get_logger(__name__)
+
+
+class DiskBacklog(TrioqError):
+    """The disk stalls and the queue for it is full: try again when `call_when_room` calls."""
+
+    def __init__(self, log_dir: LogDir) -> None:
+        super().__init__(f"the disk of {log_dir.path} stalls and its queue is full")
+        self.log_dir = log_dir
 
 
 class Deletion(NamedTuple):
@@ -42,6 +55,8 @@ class LogDir:
     """
 
     __slots__ = (
+        "_backlog_since_s",
+        "_room_callbacks",
         "checkpoint_lock",
         "checkpoint_number",
         "checkpoint_turn",
@@ -91,7 +106,7 @@ class LogDir:
         self.clock = clock
         self.files = files
         self.indexes = indexes
-        self.writer = LogWriter(disk, self.fail)
+        self.writer = LogWriter(disk, self.fail, self._round_completed)
         self.logs: dict[Log, None] = {}
         self.dirty = dirty
         """Logs with a staged group, of all directories: who appends adds itself."""
@@ -124,6 +139,9 @@ class LogDir:
         self.checkpoints_written: dict[str, int] = {}
         self.checkpoint_lock = threading.Lock()
         self.checkpoint_turn = trio.Lock()
+        self._backlog_since_s: float | None = None
+        """Since when appends have met a full queue and the disk has written nothing."""
+        self._room_callbacks: list[Callable[[], None]] = []
 
     def ask_interval_sync(self, one: AppendLog, due_s: float) -> None:
         """Have the log synced at `due_s` (monotonic), unless that is planned already."""
@@ -136,6 +154,32 @@ class LogDir:
     def is_backed_up(self) -> bool:
         """True while the disk stalls and the queue for it is full: take no more appends."""
         return self.writer.is_threaded and self.unwritten_bytes > self.max_unwritten_bytes
+
+    def refuse_append(self) -> None:
+        """An append has met the full queue.
+
+        Raises DiskBacklog while the disk goes on writing, RequestTimedOut once it has written
+        nothing for BACKLOG_PATIENCE_S.
+        """
+        now_s = self.clock.monotonic_s()
+        if self._backlog_since_s is None:
+            self._backlog_since_s = now_s
+        if now_s - self._backlog_since_s >= BACKLOG_PATIENCE_S:
+            raise RequestTimedOut(
+                f"the disk of {self.path} stalls: it took nothing for {BACKLOG_PATIENCE_S:.0f} s"
+            )
+        raise DiskBacklog(self)
+
+    def call_when_room(self, callback: Callable[[], None]) -> None:
+        """Call once, by a plain call, when the queue has room or the directory went offline."""
+        self._room_callbacks.append(callback)
+
+    def _round_completed(self) -> None:
+        self._backlog_since_s = None
+        if self._room_callbacks and not self.is_backed_up:
+            callbacks, self._room_callbacks = self._room_callbacks, []
+            for callback in callbacks:
+                callback()
 
     def fail(self, error: OSError) -> None:
         """Go offline: every log here fails and tells whoever waits. Later calls do nothing."""
@@ -154,6 +198,7 @@ class LogDir:
             one.fail()
         for one in tuple(self.logs):
             one.tell_progress()
+        self._round_completed()
 
     def remove_later(self, path: str, delay_ms: int, *, is_directory: bool = False) -> None:
         """Remove a renamed file or directory after `delay_ms`, or when the broker starts again."""

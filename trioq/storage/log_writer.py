@@ -162,14 +162,29 @@ class LogWriter:
     """The write side of one log directory; loop thread only, see the module's docstring.
 
     `fail` is called with the OSError when writing or syncing failed, after what did succeed was
-    told to its logs.
+    told to its logs; `completed` at the end of every round.
     """
 
-    __slots__ = ("_disk", "_fail", "_sync_asked", "_watch", "_work", "_writes", "is_threaded")
+    __slots__ = (
+        "_completed",
+        "_disk",
+        "_fail",
+        "_sync_asked",
+        "_watch",
+        "_work",
+        "_writes",
+        "is_threaded",
+    )
 
-    def __init__(self, disk: Disk, fail: Callable[[OSError], None]) -> None:
+    def __init__(
+        self,
+        disk: Disk,
+        fail: Callable[[OSError], None],
+        completed: Callable[[], None] = lambda: None,
+    ) -> None:
         self._disk = disk
         self._fail = fail
+        self._completed = completed
         self._watch = WriteWatch()
         self._writes: list[GroupWrite] = []
         self._sync_asked: dict[AppendLog, None] = {}
@@ -247,6 +262,7 @@ class LogWriter:
             sync.release()
         if done.error is not None:
             self._fail(done.error)
+        self._completed()
 
     def run_round(self) -> bool:
         """Take, execute and complete one round on the calling thread; False when there was none."""

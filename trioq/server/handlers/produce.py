@@ -6,6 +6,8 @@ Behaviour:
   produce.batch.validation=strict
 - acks=1 is answered when the batch is written (synced with flush.policy=commit), acks=-1 when
   every in-sync replica has it, acks=0 not at all: an error then closes the connection
+- while a disk stalls and the queue for it is full, the request waits, and its connection is not
+  read from; REQUEST_TIMED_OUT when the disk takes nothing for ten seconds
 - a duplicate of one of a producer's last five batches is answered with its first offsets
   (KIP-98)
 - each partition succeeds or fails for itself
@@ -32,6 +34,7 @@ from trioq.errors import (
 )
 from trioq.record.compression import Codec
 from trioq.server.handlers.partition_lookup import require_partition
+from trioq.storage.log_dir import DiskBacklog
 from trioq.wire.messages.produce import (
     ProduceRequest,
     ProduceResponse,
@@ -53,7 +56,10 @@ ACKS_ALL = -1
 
 
 def handle_produce(ctx: Context, request: Request, slot: Slot) -> None:
-    """Stage 1: check and stage every batch; the slot is completed when they are safe."""
+    """Stage 1: check and stage every batch; the slot is completed when they are safe.
+
+    Raises DiskBacklog, with nothing done, when a disk cannot take the request now.
+    """
     single = read_single_batch(request.body, request.position, request.end, request.api_version)
     if single is None or single.acks == ACKS_NONE or not _take_single(ctx, request, slot, single):
         _take_all(ctx, request, slot)
@@ -176,6 +182,8 @@ async def _append_prepared(
             view = memoryview(prepared)
             header = partition.check_batch(view)
             produce.append(answer, partition, view, header, produce.ctx.clock.now_ms())
+        except DiskBacklog as error:
+            produce.refuse(answer, RequestTimedOut(str(error)))
         except KafkaError as error:
             produce.refuse(answer, error)
     produce.staged()
@@ -243,9 +251,17 @@ class _Produce:
         header: BatchHeader,
         now_ms: int,
     ) -> None:
-        """Stage one checked batch and wait for it."""
+        """Stage one checked batch and wait for it.
+
+        Raises what append_as_leader raises; DiskBacklog for the request's first batch only.
+        """
         acks = self._acks
-        appended = partition.append_as_leader(batch, header, acks=acks, now_ms=now_ms)
+        try:
+            appended = partition.append_as_leader(batch, header, acks=acks, now_ms=now_ms)
+        except DiskBacklog as error:
+            if self._outstanding:
+                raise RequestTimedOut(str(error)) from error
+            raise
         answer.base_offset = appended.base_offset
         answer.log_append_time_ms = appended.append_time_ms
         answer.log_start_offset = appended.log_start_offset
