@@ -5,6 +5,7 @@
     │ ├ KafkaError                  has a Kafka error code; what a client sees
     │ │ └ one class per code        OffsetOutOfRange, CorruptMessage, ...
     │ ├ ProtocolViolation           bytes that cannot be answered: the connection is closed
+    │ ├ EncodeError                 a value that a message cannot carry in its version (trioq.wire)
     │ ├ ConfigError                 a key or value of the configuration is wrong
     │ ├ StartupError                the broker refuses to start (lock held, foreign data dir, ...)
     │ └ MetastoreError              see trioq.metastore.store for its branches
