@@ -86,10 +86,11 @@ class Asked:
         self.listener_name = listener_name
         self.answer: Any = None
         self.tasks: list[tuple[Any, ...]] = []
-        self._body = memoryview(message.encode(version))
+        self.body = memoryview(message.encode(version))
+        self.position, self.end = 0, len(self.body)
 
     def decode(self, message_class: Any) -> Any:
-        return message_class.decode(self._body, 0, len(self._body), self.api_version)
+        return message_class.decode(self.body, self.position, self.end, self.api_version)
 
     def complete(self, message: Any) -> None:
         self.answer = message
@@ -176,6 +177,39 @@ def test_all_topics_as_librdkafka_asks_for_them(version: int, body: str) -> None
     message = MetadataRequest.decode(data, 0, len(data), version)
     assert message.topics is None
     assert [one.name for one in metadata(context(image_of(A)), message, version).topics] == ["a"]
+
+
+def test_a_kept_answer_is_of_its_request_listener_and_image() -> None:
+    before, after = context(image_of(A)), context(image_of(A, B))
+    for _ in range(2):  # the second time from what was kept
+        for version in (9, 12):
+            for listener, host in (("INSIDE", "inside-1"), ("OUTSIDE", "outside-1")):
+                answer = metadata(before, named("a"), version, listener)
+                assert answer.brokers[0].host == host
+                assert [one.name for one in answer.topics] == ["a"]
+                both = metadata(after, MetadataRequest(topics=None), version, listener)
+                assert [one.name for one in both.topics] == ["a", "b"]
+                operations = named("a", include_topic_authorized_operations=True)
+                allowed = metadata(before, operations, version, listener)
+                assert allowed.topics[0].topic_authorized_operations > 0
+
+
+def test_answers_with_errors_are_not_kept() -> None:
+    image = image_of(A)
+    never = BrokerConfig.from_mapping({"auto.create.topics.enable": "false"})
+    asked = named("new")
+    assert metadata(context(image, never), asked, 9).topics[0].error_code == 3
+    may = context(image)
+    assert metadata(may, asked, 9).topics[0].error_code == 0
+    assert may.topic_admin.asked == ["new"]
+
+
+def test_kept_answers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    ctx = context(image_of(A, B))
+    monkeypatch.setattr("trioq.server.handlers.metadata.MAX_KEPT_BYTES", 500)
+    for version in (*range(1, 14), *range(1, 14)):
+        answer = metadata(ctx, named("a", "b"), version)
+        assert [one.name for one in answer.topics] == ["a", "b"]
 
 
 @pytest.mark.parametrize("version", range(1, 14))

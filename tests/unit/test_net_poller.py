@@ -70,7 +70,7 @@ def test_what_was_taken_out_is_silent(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="epoll is Linux's")
 def test_errors_of_epoll_are_raised() -> None:
-    from trioq._native.ready import ready  # noqa: PLC0415
+    from trioq._native.ready import ready
 
     with pytest.raises(OSError, match="Bad file descriptor"):
         ready(-1, {}, 0)

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from trioq.server.connection import Connection
     from trioq.wire.schema import Message
 
+JOINED_BYTES: Final = 4096
+"""A body up to this size is joined with its header; larger ones are not copied."""
+
 # States. OPEN leaves to exactly one of the others.
 OPEN: Final = 0
 ANSWERED: Final = 1
@@ -98,7 +101,10 @@ class Slot:
             return
         header = response_header(self.api_key, self.api_version, self.correlation_id)
         length = len(header) + records_length(list(body))
-        self.parts = [length_prefix(length) + header, *body]
+        if len(body) == 1 and type(body[0]) is bytes and length <= JOINED_BYTES:
+            self.parts = (length_prefix(length) + header + body[0],)
+        else:
+            self.parts = [length_prefix(length) + header, *body]
         self.length = length + LENGTH_BYTES
         self._finish(ANSWERED)
 

@@ -12,10 +12,17 @@ from typing import Final, NamedTuple
 
 from trioq.errors import ProtocolViolation
 from trioq.wire.api_keys import APIS, ApiKey
+from trioq.wire.kinds import NEVER
 from trioq.wire.primitives import MalformedError, read_uvarint
 
 _FIXED: Final = struct.Struct(">hhih")
 _CORRELATION_ID: Final = struct.Struct(">i")
+
+_TAGGED_FROM: Final = {
+    int(key): NEVER if key == ApiKey.API_VERSIONS else api.flexible_from
+    for key, api in APIS.items()
+}
+"""First version of each API whose response header has tagged fields."""
 
 
 class RequestHeader(NamedTuple):
@@ -79,6 +86,4 @@ def _skip_tagged_fields(view: memoryview, position: int, end: int) -> int:
 def response_header(api_key: int, api_version: int, correlation_id: int) -> bytes:
     """The header in front of a response body; `api_key` is one of the table."""
     header = _CORRELATION_ID.pack(correlation_id)
-    if api_key != ApiKey.API_VERSIONS and api_version >= APIS[api_key].flexible_from:
-        return header + b"\0"
-    return header
+    return header + b"\0" if api_version >= _TAGGED_FROM[api_key] else header

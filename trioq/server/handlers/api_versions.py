@@ -26,21 +26,28 @@ from trioq.wire.messages.api_versions import (
 
 if TYPE_CHECKING:
     from trioq.server.context import Context, Request
+    from trioq.server.slot import Slot
 
 _SOFTWARE: Final = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9\-.]*[a-zA-Z0-9])?")
 _FIRST_VERSION_WITH_SOFTWARE: Final = 3
 
 
-def handle_api_versions(
-    _ctx: Context, request: Request, message: ApiVersionsRequest
-) -> ApiVersionsResponse:
+def handle_api_versions(_ctx: Context, request: Request, slot: Slot) -> ApiVersionsResponse | None:
     """Answer at once, from the tables."""
-    if request.api_version >= _FIRST_VERSION_WITH_SOFTWARE:
-        name, version = message.client_software_name, message.client_software_version
-        if not (_SOFTWARE.fullmatch(name) and _SOFTWARE.fullmatch(version)):
+    version = request.api_version
+    message = request.decode(ApiVersionsRequest)
+    if version >= _FIRST_VERSION_WITH_SOFTWARE:
+        software = message.client_software_name, message.client_software_version
+        if not all(map(_SOFTWARE.fullmatch, software)):
             return ApiVersionsResponse(error_code=InvalidRequest.code)
-        request.connection.client_software = (name, version)
-    return ApiVersionsResponse(api_keys=_served())
+        request.connection.client_software = software
+    slot.complete_raw([_encoded(version)])
+    return None
+
+
+@functools.cache
+def _encoded(version: int) -> bytes:
+    return ApiVersionsResponse(api_keys=_served()).encode(version)
 
 
 def unsupported_version_body() -> bytes:

@@ -7,7 +7,7 @@ Behaviour:
   (auto.create.topics.enable) and the request allow it, with the broker's defaults, and
   answered as it then is; an illegal name gets INVALID_TOPIC_EXCEPTION
 - a partition whose leader is not live has LEADER_NOT_AVAILABLE and no leader
-- the answer to "all topics" is kept encoded until the cluster's image changes
+- an answer without errors is kept, encoded, until the cluster's image changes
 
 Version notes: 0 no topics means all, from 1 on null means all; 4 allow_auto_topic_creation
 (KIP-204); 7 leader_epoch (KIP-320), which never goes back; 8 authorized operations
@@ -58,19 +58,32 @@ FIRST_VERSION_WITH_NULL_FOR_ALL = 1
 FIRST_VERSION_WITH_TOPIC_IDS = 10
 FIRST_VERSION_BY_TOPIC_ID = 12
 
+MAX_KEPT_BYTES = 16 * 1024 * 1024
+"""Of encoded answers, with the requests that they belong to."""
+
 
 def handle_metadata(ctx: Context, request: Request, slot: Slot) -> MetadataResponse | None:
     """Answer from the image, or keep the slot until missing topics are created."""
-    message = request.decode(MetadataRequest)
     image, listener_name = ctx.image, request.connection.listener_name
+    asked = bytes(request.body[request.position : request.end])
+    key = _Key(listener_name, request.api_version, asked)
+    encoded = _kept.find(image, key)
+    if encoded is not None:
+        slot.complete_raw([encoded])
+        return None
+    message = request.decode(MetadataRequest)
     if _asks_for_all(message, request.api_version):
-        slot.complete_raw([_all_topics.encoded(image, listener_name, request.api_version, message)])
-        return None
-    missing = _topics_to_create(ctx, image, message)
-    if missing:
-        request.connection.start_task(_create_and_answer, ctx, request, slot, message, missing)
-        return None
-    return _answer_topics(image, listener_name, request.api_version, message, {})
+        response = _answer_all(image, listener_name, message)
+    else:
+        missing = _topics_to_create(ctx, image, message)
+        if missing:
+            request.connection.start_task(_create_and_answer, ctx, request, slot, message, missing)
+            return None
+        response = _answer_topics(image, listener_name, request.api_version, message, {})
+        if any(topic.error_code for topic in response.topics):
+            return response
+    slot.complete_raw([_kept.keep(image, key, response.encode(request.api_version))])
+    return None
 
 
 def _asks_for_all(message: MetadataRequest, version: int) -> bool:
@@ -136,6 +149,15 @@ def _answer_topics(
             continue
         seen.add(key)
         response.topics.append(_topic(image, version, asked, operations, errors))
+    return response
+
+
+def _answer_all(
+    image: ClusterImage, listener_name: str, message: MetadataRequest
+) -> MetadataResponse:
+    response = _without_topics(image, listener_name, message)
+    operations = topic_operations(message.include_topic_authorized_operations)
+    response.topics = [_described(image, topic, operations) for topic in image.topics.values()]
     return response
 
 
@@ -213,16 +235,16 @@ def _described(image: ClusterImage, topic: TopicImage, operations: int) -> Metad
 
 
 class _Key(NamedTuple):
-    """What an answer to "all topics" depends on besides the image."""
+    """What an answer depends on besides the image."""
 
     listener_name: str
     version: int
-    cluster_operations: bool
-    topic_operations: bool
+    asked: bytes
+    """The body of the request."""
 
 
-class _AllTopics:
-    """Encoded answers to "all topics" of the image last asked about.
+class _KeptAnswers:
+    """Encoded answers of the image last asked about.
 
     A memo of a pure function, told apart by the image's identity: right for any number of
     brokers in a process, useful for one. Thousands of clients that refresh the metadata of
@@ -232,28 +254,21 @@ class _AllTopics:
     def __init__(self) -> None:
         self._image: ClusterImage | None = None
         self._encoded: dict[_Key, bytes] = {}
+        self._size_bytes = 0
 
-    def encoded(
-        self, image: ClusterImage, listener_name: str, version: int, message: MetadataRequest
-    ) -> bytes:
-        """The encoded body of the answer at `version`."""
-        if image is not self._image:
-            self._image, self._encoded = image, {}
-        key = _Key(
-            listener_name,
-            version,
-            message.include_cluster_authorized_operations,
-            message.include_topic_authorized_operations,
-        )
-        body = self._encoded.get(key)
-        if body is None:
-            response = _without_topics(image, listener_name, message)
-            operations = topic_operations(message.include_topic_authorized_operations)
-            response.topics = [
-                _described(image, topic, operations) for topic in image.topics.values()
-            ]
-            body = self._encoded[key] = response.encode(version)
-        return body
+    def find(self, image: ClusterImage, key: _Key) -> bytes | None:
+        """The encoded answer, if it is kept."""
+        return self._encoded.get(key) if image is self._image else None
+
+    def keep(self, image: ClusterImage, key: _Key, encoded: bytes) -> bytes:
+        """Keep an answer without errors; returns it. All are dropped when they grow too large."""
+        size_bytes = len(key.asked) + len(encoded)
+        if image is not self._image or self._size_bytes + size_bytes > MAX_KEPT_BYTES:
+            self._image, self._encoded, self._size_bytes = image, {}, 0
+        if size_bytes <= MAX_KEPT_BYTES:
+            self._encoded[key] = encoded
+            self._size_bytes += size_bytes
+        return encoded
 
 
-_all_topics = _AllTopics()
+_kept = _KeptAnswers()

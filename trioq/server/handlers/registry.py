@@ -126,7 +126,11 @@ def served_apis() -> Mapping[int, Api]:
             _reads(ApiKey.LIST_OFFSETS),
             _reads(ApiKey.METADATA, Kind.INLINE),
             _reads(ApiKey.FIND_COORDINATOR),
-            _reads(ApiKey.API_VERSIONS, error_response=_top_level_error(ApiKey.API_VERSIONS)),
+            _reads(
+                ApiKey.API_VERSIONS,
+                Kind.INLINE,
+                error_response=_top_level_error(ApiKey.API_VERSIONS),
+            ),
             _reads(ApiKey.OFFSET_FOR_LEADER_EPOCH),
             _reads(ApiKey.DESCRIBE_CONFIGS),
             _reads(
