@@ -12,7 +12,7 @@ PYTEST_ARGS ?= -n 2
 NATIVE_SOURCES := $(wildcard trioq/_native/*.pyx trioq/_native/*.pxd trioq/_native/*_impl.c trioq/_native/*.h trioq/_native/posix_build.py)
 
 .NOTPARALLEL:
-.PHONY: serve test lint types floors unit kcat build wheel sdist docs clean
+.PHONY: serve test lint types floors unit fuzz sanitize kcat build wheel sdist docs clean
 
 serve: $(VENV)/build.stamp
 	@exec $(BIN)/trioq serve --listen $(LISTEN) --data-dir $(DATA)
@@ -54,6 +54,16 @@ floors: build
 
 unit: build
 	$(BIN)/pytest $(PYTEST_ARGS)
+
+# Every target in turn, FUZZ_SECONDS each; `python -m tests.fuzz --help` has more. What is found is
+# put into tests/fuzz/corpus, which `make test` replays.
+fuzz: build
+	$(BIN)/python -m tests.fuzz run --seconds $(FUZZ_SECONDS)
+
+# Native tests and the fuzz corpus under AddressSanitizer and UndefinedBehaviorSanitizer, with a
+# native layer built for that in build/sanitize.
+sanitize: build
+	$(BIN)/python -m tests.fuzz sanitize
 
 # The tests with kcat are skipped where it is missing; on Debian root can have it installed.
 kcat:

@@ -89,7 +89,10 @@ def topics_in(
             states.setdefault(path, {})
         elif depth == 5:
             top, _, number = path.rpartition("/")
-            states.setdefault(top, {})[int(number)] = node
+            try:
+                states.setdefault(top, {})[int(number)] = node
+            except ValueError as error:
+                raise CorruptNode(path, error) from error
     for top, topic in topics.items():
         yield top, topic, states[top]
 

@@ -23,7 +23,6 @@ from typing import Final
 
 import trio
 
-from trioq.errors import StartupError
 from trioq.metastore import store
 from trioq.metastore.node_table import NodeTable, Touched, open_table
 from trioq.metastore.session import Session, SessionState
@@ -224,7 +223,7 @@ class EmbeddedMetastore(store.Metastore):
     def _thread_main(self) -> None:
         try:
             table = open_table(self.path)
-        except StartupError as error:
+        except Exception as error:  # noqa: BLE001  whoever waits for the opening is told any reason
             self._open_error = error
             self._call_loop(self._opened.set)
             self._call_loop(self._thread_ended.set)

@@ -226,7 +226,7 @@ def open_table(path: Path) -> NodeTable:
         ) from error
     try:
         _prepare(connection, path)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # SQLite's message may quote the damage
         connection.close()
         raise _startup_error(path, error) from error
     except StartupError:
@@ -267,7 +267,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     execute("COMMIT")
 
 
-def _startup_error(path: Path, error: sqlite3.Error) -> StartupError:
+def _startup_error(path: Path, error: sqlite3.Error | UnicodeDecodeError) -> StartupError:
     if error.__class__ is sqlite3.OperationalError and "locked" in str(error):
         return StartupError(f"the metastore {path} is in use by another process")
     if isinstance(error, sqlite3.OperationalError):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from trioq._native import batch as native
+from trioq.errors import InvalidRecord
 from trioq.record import layout
 from trioq.record.compression import MAX_DECOMPRESSED_BYTES, Codec, decompress
 
@@ -34,8 +35,11 @@ class Record(NamedTuple):
 
 
 def codec_of(header: BatchHeader) -> Codec:
-    """The codec of a validated batch."""
-    return Codec(header.codec)
+    """The codec of a batch; raises InvalidRecord where a stored one names none that is known."""
+    try:
+        return Codec(header.codec)
+    except ValueError:
+        raise InvalidRecord(f"codec {header.codec} is not known") from None
 
 
 def record_bytes(

@@ -60,6 +60,11 @@ class EpochCache:
         starts.append(start_offset)
         return True
 
+    def observe(self, leader_epoch: int, base_offset: int) -> None:
+        """A batch of the log says that it is of `leader_epoch`; no CRC covers what it says."""
+        if leader_epoch > self.latest_epoch and leader_epoch >= 0 and base_offset >= 0:
+            self.assign(leader_epoch, base_offset)
+
     def end_offset_for(self, epoch: int, log_end_offset: int) -> tuple[int, int]:
         """The largest epoch <= `epoch`, and the offset where it ends here.
 

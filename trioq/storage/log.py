@@ -323,7 +323,7 @@ class Log(AppendLog):
     def settle(self) -> SyncRequest | None:
         """Write what lets the next start trust this log as it is; what is left is to sync.
 
-        Nothing may be staged. Raises OSError.
+        Nothing may be staged. Raises OSError, CorruptMessage.
         """
         assert not self.is_borrowing, "settle while batches are staged"
         segments = self.segments

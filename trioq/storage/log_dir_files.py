@@ -6,7 +6,7 @@ import uuid
 from typing import NamedTuple
 
 from trioq import logs
-from trioq.errors import StartupError
+from trioq.errors import CorruptMessage, StartupError
 from trioq.storage.checkpoints import (
     HIGH_WATERMARK_FILE,
     LOG_START_FILE,
@@ -184,21 +184,28 @@ def write_gathered(log_dir: LogDir, gathered: Checkpoints) -> None:
 def settle_directory(log_dir: LogDir) -> None:
     """Write and sync all there is, then the checkpoints, then, last, the clean-shutdown mark.
 
-    Blocks. Raises OSError; a log that fails takes the directory offline, and there is no mark.
+    Blocks. Raises OSError; a log that fails takes the directory offline, and there is no mark. Nor
+    is there one when a log's files turn out to be damaged: the next start shall look at them.
     """
     writer = log_dir.writer
     syncs: list[SyncRequest] = []
+    damaged = 0
     while writer.run_round():
         pass
     for one in tuple(log_dir.logs):
         while one.is_borrowing and not one.write_group():
             writer.run_round()
         if log_dir.error is None and not one.failed:
-            sync = one.settle()
+            try:
+                sync = one.settle()
+            except CorruptMessage as error:
+                damaged += 1
+                log.error("log_not_settled", log=str(one.topic_partition), error=str(error))
+                continue
             if sync is not None:
                 syncs.append(sync)
     _sync_all(log_dir, syncs)
-    if log_dir.error is not None or any(one.failed for one in log_dir.logs):
+    if damaged or log_dir.error is not None or any(one.failed for one in log_dir.logs):
         return
     # Logs that nobody asked for are as recovery left them.
     for topic_partition, recovered in log_dir.recovered.items():

@@ -70,7 +70,7 @@ def replay(
 ) -> None:
     """Apply the batches of a log file from `position` on that lie in offsets [start, end)."""
     for at, header in BatchScan(file, position, size, check_crc=False):
-        if header.base_offset >= end:
+        if header.next_offset > end:
             break
         if header.producer_id < 0 or header.base_offset < start:
             continue
@@ -101,7 +101,7 @@ def load_snapshot(segments: Segments, state: ProducerState, end_offset: int) -> 
         path = snapshot_path(segments.directory, offset)
         if offset <= end_offset:
             try:
-                state.load(disk.read_file(path))
+                state.load(disk.read_file(path), offset)
             except (CorruptSnapshot, FileNotFoundError):
                 state.clear()
             else:

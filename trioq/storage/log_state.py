@@ -251,8 +251,7 @@ class LogState:
         for segment in segments.items:
             shared, size = self.log_dir.indexes.file_and_size(segment)
             for _, header in BatchScan(shared.file, 0, size, check_crc=False):
-                if header.leader_epoch > epochs.latest_epoch:
-                    epochs.assign(header.leader_epoch, header.base_offset)
+                epochs.observe(header.leader_epoch, header.base_offset)
         self._epochs_changed = True
         return epochs
 

@@ -48,6 +48,8 @@ from trioq.storage.producer_entry import (
 )
 from trioq.storage.producer_snapshot import CorruptSnapshot, decode_snapshot, encode_snapshot
 
+MAX_OFFSET = 2**63 - 1
+
 __all__ = [
     "ActiveProducer",
     "CompletedTransaction",
@@ -307,14 +309,18 @@ class ProducerState:
             if entry is not None
         )
 
-    def load(self, data: bytes) -> None:
-        """Replace everything by a snapshot.
+    def load(self, data: bytes, offset: int = MAX_OFFSET) -> None:
+        """Replace everything by the snapshot at `offset`.
 
         Raises:
-            CorruptSnapshot: not a snapshot, or damaged; the state is as before.
+            CorruptSnapshot: not a snapshot, or damaged, or of what lies at or above `offset`; the
+                state is as before.
 
         """
         loaded = decode_snapshot(data)
+        for snapshot in loaded:
+            if max(snapshot.last_offset, snapshot.current_txn_first_offset) >= offset:
+                raise CorruptSnapshot(f"the producer snapshot at {offset} holds {snapshot}")
         self.clear()
         for snapshot in loaded:
             entry = from_snapshot(snapshot)

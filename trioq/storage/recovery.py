@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from time import perf_counter
 
 from trioq import logs
-from trioq.record.layout import NO_LEADER_EPOCH
 from trioq.storage.batch_scan import BatchScan
 from trioq.storage.checkpoints import LEADER_EPOCH_FILE, CorruptCheckpoint
 from trioq.storage.disk import Disk
@@ -120,7 +119,7 @@ class LogRecovery:
                 consequence="the log ends before the gap",
             )
             self._remove_segments(self._bases.index(base_offset))
-            return True
+            return False
         segment = Segment(self._directory, base_offset, size=0)
         segment.begin(0, 0)
         file = self._disk.open(segment.log_path)
@@ -138,8 +137,7 @@ class LogRecovery:
                     header.max_timestamp,
                     self._interval_bytes,
                 )
-                if header.leader_epoch > max(NO_LEADER_EPOCH, self._epochs.latest_epoch):
-                    self._epochs.assign(header.leader_epoch, header.base_offset)
+                self._epochs.observe(header.leader_epoch, header.base_offset)
                 if header.producer_id >= 0:
                     marker = None
                     if header.is_control:
@@ -200,8 +198,7 @@ class LogRecovery:
         file = self._disk.open(self._log_path(base))
         try:
             for _, header in BatchScan(file, 0, file.size(), check_crc=False):
-                if header.leader_epoch > self._epochs.latest_epoch:
-                    self._epochs.assign(header.leader_epoch, header.base_offset)
+                self._epochs.observe(header.leader_epoch, header.base_offset)
         finally:
             file.close()
 
@@ -212,7 +209,7 @@ class LogRecovery:
             path = snapshot_path(self._directory, offset)
             if offset <= self._end:
                 try:
-                    self._producers.load(self._disk.read_file(path))
+                    self._producers.load(self._disk.read_file(path), offset)
                 except CorruptSnapshot:
                     self._producers.clear()
                 else:
