@@ -6,7 +6,7 @@ import os
 from collections import deque
 from collections.abc import Sequence
 from enum import IntEnum
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from trioq._native import posix
 from trioq._native.socket_io import pread_into
@@ -60,12 +60,21 @@ class Egress:
     sent, or in `close`. While the first response is blocked nothing else is sent.
     """
 
-    __slots__ = ("_cursor", "_parts", "_transport", "_warm_end", "cold_range", "queued_bytes")
+    __slots__ = (
+        "_cursor",
+        "_is_plain",
+        "_parts",
+        "_transport",
+        "_warm_end",
+        "cold_range",
+        "queued_bytes",
+    )
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
         self._parts: deque[Part] = deque()
         self._cursor = 0  # bytes of the first part that are sent already
+        self._is_plain = True  # every queued response is one buffer
         self._warm_end = -1  # the first part's file bytes below this were just read
         self.queued_bytes = 0
         """Bytes accepted and not yet sent, file regions included."""
@@ -73,6 +82,8 @@ class Egress:
 
     def push(self, parts: Sequence[Part], length: int) -> None:
         """Queue a whole response of `length` bytes; its file regions are owned from here on."""
+        if len(parts) != 1 or type(parts[0]) is FileRegion:
+            self._is_plain = False
         self._parts.extend(parts)
         self.queued_bytes += length
 
@@ -82,7 +93,18 @@ class Egress:
         Raises OSError when the connection is broken or a file cannot be read.
         """
         parts = self._parts
-        end_bytes = self.queued_bytes - budget_bytes
+        queued_bytes = self.queued_bytes
+        if self._is_plain and queued_bytes <= budget_bytes and len(parts) <= _GATHER_PARTS:
+            buffers = cast("list[Buffer]", list(parts))
+            sent = self._transport.send(buffers, self._cursor)
+            if sent == queued_bytes:
+                parts.clear()
+                self._cursor = self.queued_bytes = 0
+                return SendState.DONE
+            if sent > 0:
+                self._advance(sent)
+            return SendState.BLOCKED
+        end_bytes = queued_bytes - budget_bytes
         while parts:
             if self.queued_bytes <= end_bytes:
                 return SendState.BUDGET_SPENT
@@ -93,6 +115,7 @@ class Egress:
                 state = self._send_gathered()
             if state is not SendState.DONE:
                 return state
+        self._is_plain = True
         return SendState.DONE
 
     def warmed(self) -> None:

@@ -235,11 +235,17 @@ class Reactor:
             connection.close(f"sending failed: {error}", Ending.NORMAL)
             return
         state = connection.send_state
-        if state is SendState.BUDGET_SPENT:
+        if state is SendState.DONE:
+            if connection.interest == READABLE and not (
+                connection.muted or connection.is_finishing
+            ):
+                return  # as nearly always: all is sent, and it is read from
+        elif state is SendState.BUDGET_SPENT:
             self._unsent.append(connection)
         elif state is SendState.COLD:
             self._read_cold(connection)
-        if connection.egress.queued_bytes > self.limits.max_queued_bytes:
+        queued_bytes = connection.egress.queued_bytes
+        if queued_bytes > self.limits.max_queued_bytes:
             connection.muted |= MUTED_QUEUED
         else:
             connection.muted &= ~MUTED_QUEUED
@@ -247,7 +253,7 @@ class Reactor:
             connection.needs_idle = False
             self.serve_again(connection)
             return
-        if connection.is_finishing and not connection.ring and not connection.egress.queued_bytes:
+        if connection.is_finishing and not connection.ring and not queued_bytes:
             connection.close(connection.ending_reason, connection.ending)
         self._update_interest(connection)
 
