@@ -1,8 +1,9 @@
 """The native layer under AddressSanitizer and UndefinedBehaviorSanitizer.
 
 It is built with both in a tree of its own (build/sanitize), where the tests of native code,
-records and wire run, and the replay of every fuzz target's seeds and findings. Any report ends
-the run. Needs gcc and its sanitizer libraries.
+records and wire run, and the replay of every fuzz target's seeds and findings, and of the inputs
+that earlier fuzzing on this machine has gathered. Any report ends the run. Needs gcc and its
+sanitizer libraries.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _TESTS = (
     *(f"tests/unit/test_native_{part}.py" for part in ("frames", "growth", "hot_request")),
     *(f"tests/unit/test_native_{part}.py" for part in ("index_search", "posix", "socket_io")),
     *(f"tests/unit/test_record_{part}.py" for part in ("batch", "compression", "validate")),
-    *(f"tests/unit/test_wire_{part}.py" for part in ("header", "hostile", "hot")),
+    "tests/unit/test_wire_hot.py",
     *(f"tests/unit/test_net_{part}.py" for part in ("egress", "socket_buffers")),
 )
 
@@ -43,13 +44,14 @@ def run_sanitized() -> int:
         PYTHONMALLOC="malloc",  # so that objects, too, have the guards of the sanitizer
         ASAN_OPTIONS="detect_leaks=0",  # the interpreter itself leaves much at its end
         UBSAN_OPTIONS="halt_on_error=1:print_stacktrace=1",
+        TRIOQ_FUZZ_INPUTS=str(ROOT / "build" / "fuzz" / "corpus"),
     )
     check = (
         "import trioq._native.batch as native; "
         f"assert native.__file__.startswith({str(_TREE)!r}), native.__file__"
     )
     subprocess.run([sys.executable, "-c", check], cwd=_TREE, env=environment, check=True)
-    command = [sys.executable, "-m", "pytest", "--quiet", "-p", "no:cacheprovider", *_TESTS]
+    command = [sys.executable, "-m", "pytest", "--quiet", "-p", "no:cacheprovider", "-n2", *_TESTS]
     status = subprocess.run(command, cwd=_TREE, env=environment, check=False).returncode
     print(f"built in {built - started:.0f} s, tested in {time.monotonic() - built:.0f} s")
     return status

@@ -6,6 +6,7 @@ it found is mended, and stays as its test.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,14 @@ def test_the_corpus_belongs_to_targets():
 @pytest.mark.parametrize("path", FOUND, ids=lambda path: f"{path.parent.name}/{path.name[:14]}")
 def test_what_was_found_stays_mended(path):
     TARGETS[path.parent.name].check(path.read_bytes())
+
+
+@pytest.mark.skipif("TRIOQ_FUZZ_INPUTS" not in os.environ, reason="for the sanitizer leg")
+@pytest.mark.parametrize("name", TARGETS)
+def test_gathered_inputs(name):
+    """What fuzzing on this machine has gathered so far: a directory for each target."""
+    for path in sorted(Path(os.environ["TRIOQ_FUZZ_INPUTS"], name).glob("*")):
+        TARGETS[name].check(path.read_bytes())
 
 
 @pytest.mark.parametrize("name", TARGETS)

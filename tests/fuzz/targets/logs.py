@@ -108,7 +108,7 @@ def _use(log: Log, *, must_be_sound: bool = False) -> None:
     for target_ms in (-1, NOW_MS, NOW_MS + 55, NOW_MS + 10_000):
         outcome(SEARCH_ERRORS, log.offset_for_timestamp, target_ms, end)
     outcome(SEARCH_ERRORS, log.max_timestamp, end)
-    outcome(STATE_ERRORS, lambda: log.producers.max_producer_id())
+    outcome(STATE_ERRORS, lambda: log.producers.snapshot(log.log_end_offset))
 
 
 def _read_through(log: Log, *, must_be_sound: bool) -> None:
