@@ -61,7 +61,7 @@ def write_partitions(broker: BrokerProcess, partitions: int, topic: str = TOPIC)
     with Asker(broker) as asker:
         make_topic(trioq.PEER, asker, topic, partitions)
         template = produce_template(topic, work, asker.producer_ids(1))
-    loadgen.run(broker, template, work, seconds=600, warmup_s=0, limit_requests=partitions)
+    loadgen.send(broker, template, work, partitions)
 
 
 def idle(seconds: float, partitions: int = MANY_PARTITIONS, polls: int = LONG_POLLS) -> Figures:

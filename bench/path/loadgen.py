@@ -19,6 +19,7 @@ from bench.programs import program
 GB = 1e9
 WARMUP_S = 0.5
 PATIENCE_S = 60.0
+PREPARATION_S = 600.0
 
 
 class Load(NamedTuple):
@@ -62,6 +63,10 @@ class Generator:
 
     def finish(self, timeout_s: float) -> Load:
         """Raises BenchError if an answer had an error or the broker closed a connection."""
+        return _load(self.seen(timeout_s), self._work)
+
+    def seen(self, timeout_s: float) -> dict[str, Any]:
+        """What the program printed; raises as `finish` does."""
         try:
             out, err = self._process.communicate(timeout=timeout_s)
         except subprocess.TimeoutExpired as error:
@@ -70,7 +75,12 @@ class Generator:
             raise BenchError("the load generator does not end: the broker hangs") from error
         if self._process.returncode:
             raise BenchError(f"load generator: {err.strip() or out}")
-        return _load(json.loads(out), self._work)
+        seen: dict[str, Any] = json.loads(out)
+        if seen["errors"]:
+            raise BenchError(f"{seen['errors']} answers had errors, first {seen['first_error']}")
+        if seen["short_answers"]:
+            raise BenchError(f"{seen['short_answers']} answers were shorter than asked for")
+        return seen
 
     def stop(self) -> None:
         """End it, if it still runs."""
@@ -126,13 +136,23 @@ def run(
     *,
     seconds: float,
     warmup_s: float = WARMUP_S,
-    limit_requests: int = 0,
 ) -> Load:
     """Load `broker` and wait for the end."""
-    with generating(
-        broker, template, work, seconds=seconds, warmup_s=warmup_s, limit_requests=limit_requests
-    ) as generator:
+    with generating(broker, template, work, seconds=seconds, warmup_s=warmup_s) as generator:
         return generator.finish(seconds + warmup_s + PATIENCE_S)
+
+
+def send(broker: BrokerProcess, template: Template, work: Work, count: int) -> None:
+    """Send `count` requests and wait for their answers; nothing is measured.
+
+    Raises BenchError unless exactly so many were acknowledged.
+    """
+    with generating(
+        broker, template, work, seconds=PREPARATION_S, warmup_s=0, limit_requests=count
+    ) as generator:
+        seen = generator.seen(PREPARATION_S + PATIENCE_S)
+    if seen["acknowledged"] != count:
+        raise BenchError(f"{seen['acknowledged']} of {count} requests were acknowledged")
 
 
 def patched(template: Template, times: int) -> list[bytes]:
@@ -147,10 +167,6 @@ def patched(template: Template, times: int) -> list[bytes]:
 
 
 def _load(seen: dict[str, Any], work: Work) -> Load:
-    if seen["errors"]:
-        raise BenchError(f"{seen['errors']} answers had errors, first {seen['first_error']}")
-    if seen["short_answers"]:
-        raise BenchError(f"{seen['short_answers']} answers were shorter than what was asked for")
     answers, seconds = seen["answers"], seen["seconds"]
     if not answers or not seconds:
         raise BenchError("nothing was answered while it was measured")

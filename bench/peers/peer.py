@@ -32,3 +32,6 @@ class Peer(NamedTuple):
 
     most_fetched: int = 0
     """Requests of 1 MB that it keeps in memory, if that is little. 0: enough."""
+
+    needs_producer_ids: bool = True
+    """False where it gives none: it is then measured without, and has less to check."""

@@ -22,6 +22,7 @@ _COMMANDS: Final = {
     "serve": ("trioq.cli.serve", "serve", "Run a broker."),
     "topic": ("trioq.cli.topic", "topic", "Create, list, describe, alter and delete topics."),
     "log": ("trioq.cli.log_files", "log", "Look into the files of a broker."),
+    "bench": ("trioq.cli.bench", "bench", "Measure a broker, from a checkout."),
     "completion": ("trioq.cli.completion", "completion", "Print a script for shell completion."),
 }
 
