@@ -26,12 +26,14 @@ class Partitions:
     on the hot path: two dictionary reads.
     """
 
-    __slots__ = ("_by_id", "_by_topic", "_config", "_local_id", "_log_dirs")
+    __slots__ = ("_by_id", "_by_topic", "_config", "_is_loaded", "_local_id", "_log_dirs")
 
     def __init__(self, log_dirs: LogDirs, config: BrokerConfig) -> None:
         self._log_dirs = log_dirs
         self._config = config
         self._local_id = config.node_id
+        self._is_loaded = False
+        """The first image has come: partitions that are not in it are created from now on."""
         self._by_topic: dict[str, dict[int, Partition]] = {}
         self._by_id: dict[TopicId, dict[int, Partition]] = {}
 
@@ -63,7 +65,9 @@ class Partitions:
                 if old is not None:
                     self._drop_topic(old)
             else:
-                self._follow_topic(new)
+                known = len(old.partitions) if old is not None else 0
+                self._follow_topic(new, new_from=known if self._is_loaded else None)
+        self._is_loaded = True
 
     def use_config(self, config: BrokerConfig, image: ClusterImage) -> None:
         """Take changed broker defaults, also for the topics hosted already."""
@@ -71,7 +75,8 @@ class Partitions:
         for topic in image.topics.values():
             self._follow_topic(topic)
 
-    def _follow_topic(self, topic: TopicImage) -> None:
+    def _follow_topic(self, topic: TopicImage, *, new_from: int | None = None) -> None:
+        """Follow one topic, whose partitions from number `new_from` on were just created."""
         config = self._topic_config(topic)
         hosted = self._by_id.setdefault(topic.topic_id, {})
         self._by_topic[topic.name] = hosted
@@ -80,7 +85,8 @@ class Partitions:
             if self._local_id not in state.replicas:
                 continue
             if partition is None:
-                partition = self._host(topic, number, config)
+                is_new = new_from is not None and number >= new_from
+                partition = self._host(topic, number, config, is_new=is_new)
                 if partition is None:
                     continue
                 hosted[number] = partition
@@ -95,10 +101,14 @@ class Partitions:
                     reason=str(error),
                 )
 
-    def _host(self, topic: TopicImage, number: int, config: TopicConfig) -> Partition | None:
+    def _host(
+        self, topic: TopicImage, number: int, config: TopicConfig, *, is_new: bool
+    ) -> Partition | None:
         topic_partition = TopicPartition(topic.name, number)
         try:
-            partition_log = self._log_dirs.log(topic_partition, topic.topic_id, config)
+            partition_log = self._log_dirs.log(
+                topic_partition, topic.topic_id, config, is_new=is_new
+            )
         except KafkaStorageError as error:
             log.error("partition_offline", partition=str(topic_partition), reason=str(error))
             return None

@@ -140,11 +140,22 @@ class LogDirs:
         """The log if it has been asked for before."""
         return self._logs.get(topic_partition)
 
-    def log(self, topic_partition: TopicPartition, topic_id: TopicId, config: LogConfig) -> Log:
+    def log(
+        self,
+        topic_partition: TopicPartition,
+        topic_id: TopicId,
+        config: LogConfig,
+        *,
+        is_new: bool = False,
+    ) -> Log:
         """The log of a partition that this broker hosts: loaded, or new.
 
         A new log gets its directory with the first write. A directory of the same name that holds
         another topic's id is renamed `.stray` first.
+
+        Args:
+            is_new: the partition was created while this broker runs, so that its log is in no
+                directory, not even in one that could not be read.
 
         Raises:
             KafkaStorageError: its directory is offline, or may be in one that is.
@@ -159,7 +170,7 @@ class LogDirs:
             )
         log_dir = self._dir_of(topic_partition)
         if log_dir is None:
-            log_dir = self._dir_for_new(topic_partition)
+            log_dir = self._dir_for_new(topic_partition, is_new=is_new)
             loaded = self._new_log(topic_partition, topic_id, config, log_dir)
         elif log_dir.error is not None:
             raise KafkaStorageError(f"{log_dir.path} is offline: {log_dir.error}")
@@ -178,9 +189,9 @@ class LogDirs:
                 return log_dir
         return None
 
-    def _dir_for_new(self, topic_partition: TopicPartition) -> LogDir:
+    def _dir_for_new(self, topic_partition: TopicPartition, *, is_new: bool) -> LogDir:
         """The directory with the fewest partitions."""
-        if not all(log_dir.is_read for log_dir in self.dirs):
+        if not is_new and not all(log_dir.is_read for log_dir in self.dirs):
             raise KafkaStorageError(
                 f"{topic_partition} may be in a log directory that could not be read"
             )
@@ -240,6 +251,7 @@ class LogDirs:
             log_start_offset=start_offset,
             log_end_offset=end_offset,
             high_watermark=log_dir.high_watermarks.get(topic_partition, start_offset),
+            cleaned_end_offset=log_dir.cleaned_ends.get(topic_partition, 0),
             producers=recovered.producers if recovered is not None and segments.exists else None,
         )
 
