@@ -247,7 +247,7 @@ class Log(AppendLog):
         """Remove what retention.ms, retention.bytes and the log's start no longer keep.
 
         Only below the high watermark, and only the `at_most` oldest. Returns how many segments
-        were removed. Raises KafkaStorageError.
+        were removed. Raises KafkaStorageError, and CorruptMessage where files are damaged.
         """
         if self.failed or not self.segments.exists:
             return 0

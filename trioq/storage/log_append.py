@@ -248,7 +248,7 @@ class AppendLog(LogState):
     def roll(self) -> None:
         """Close the active segment and begin a new one at the log's end; nothing if it is empty.
 
-        Nothing may be staged. Raises KafkaStorageError.
+        Nothing may be staged. Raises KafkaStorageError, and CorruptMessage where files are damaged.
         """
         if self.failed:
             raise self.offline_error()

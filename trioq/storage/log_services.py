@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,7 +10,7 @@ import trio
 
 from trioq import logs
 from trioq.clock import Clock
-from trioq.errors import KafkaStorageError
+from trioq.errors import CorruptMessage, KafkaStorageError
 from trioq.storage.disk import Disk
 from trioq.storage.log import Log
 from trioq.storage.log_dir import Deletion, LogDir
@@ -121,13 +120,18 @@ async def _retain(log_dir: LogDir, services: LogServices, clock: Clock) -> None:
 async def _retire_segments(one: Log, clock: Clock) -> int:
     """Enforce retention on one log, some segments at a time; how many there were.
 
-    The log may fail, or be deleted, meanwhile: that was said where it happened.
+    The log may fail, or be deleted, meanwhile: that was said where it happened. One with damaged
+    files keeps what it has.
     """
     retired = 0
-    with suppress(KafkaStorageError):
+    try:
         while count := one.delete_retired_segments(clock.now_ms(), at_most=SEGMENTS_PER_SLICE):
             retired += count
             await trio.lowlevel.checkpoint()
+    except KafkaStorageError:
+        return retired
+    except CorruptMessage as error:
+        log.error("retention_failed", log=str(one.topic_partition), error=str(error))
     return retired
 
 

@@ -261,6 +261,9 @@ class SegmentIndexes:
         shared, size = self.file_and_size(segment)
         try:
             segment.rebuild(shared.file, size, interval_bytes)
+        except CorruptMessage:
+            segment.offsets = segment.times = None  # half an index is none
+            raise
         finally:
             segment.size = size
         segment.seal_times()

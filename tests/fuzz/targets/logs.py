@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
+from dataclasses import replace
 
 from tests.fuzz.sample_log import (
     CONFIG,
@@ -138,14 +139,18 @@ def _read_through(log: Log, *, must_be_sound: bool) -> None:
 
 def _change(log: Log) -> None:
     """Append, delete, truncate, retain: each may be refused, none may break."""
-    outcome(KafkaError, append, log, batch(b"new"), epoch=5)
+    for size in (10, 700, 700):  # the last ones need a new segment
+        outcome(KafkaError, append, log, batch(b"n" * size), epoch=5)
+        assert log.write_group()
     outcome(KafkaError, append, log, batch(b"new", producer=(7, 2, 0)), epoch=5)
-    assert outcome(KafkaError, log.write_group)
+    assert log.write_group()
     if not log.failed:
         log.set_high_watermark(log.durable_end_offset)
     outcome(KafkaError, log.delete_records, (log.log_start_offset + log.high_watermark) // 2)
     outcome(KafkaError, log.truncate_to, log.log_end_offset - 1)
-    outcome(KafkaError, log.delete_retired_segments, NOW_MS + 10**9)
+    log.apply_config(replace(CONFIG, retention_ms=1000))
+    for later_ms in (1040, 10**9):
+        outcome(STATE_ERRORS, log.delete_retired_segments, NOW_MS + later_ms)
     log.expire_producers(NOW_MS, 1000)
 
 
