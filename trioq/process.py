@@ -23,6 +23,10 @@ EXIT_CANNOT_START = 1
 EXIT_BUG = 70
 """sysexits.h EX_SOFTWARE: a bug where data is owned, so the broker stopped at once."""
 
+GC_THRESHOLDS = (10_000, 20, 50)
+"""Requests make no cycles, so looking for some is rare: a look through everything takes as long as
+a slow disk once a broker holds thousands of connections and partitions."""
+
 log = get_logger("trioq.process")
 
 _IMPORTED_S = time.monotonic()
@@ -71,6 +75,7 @@ async def _run_broker(broker: Broker, root_scope: trio.CancelScope) -> None:
         await broker_nursery.start(broker.run)
         gc.collect()
         gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
         _print_ready(broker)
         # Now rather than in the loop with the first line, which would stall it for 0.1 s.
         await trio.to_thread.run_sync(preload)

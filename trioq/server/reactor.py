@@ -36,8 +36,11 @@ LINGER_S: Final = 0.000_1
 """How long the loop stands still for the next request before it gives the other tasks a turn:
 less than such a turn costs. Only while it mostly comes within that time."""
 
+LINGER_CREDIT: Final = 8
+LINGER_LOSS: Final = 4
 LINGER_AGAIN_AFTER: Final = 16
-"""Turns without lingering after it was in vain."""
+"""Each success of lingering earns a point, up to LINGER_CREDIT; each time in vain costs
+LINGER_LOSS, and with none left the loop does without for LINGER_AGAIN_AFTER turns."""
 
 STALL_S: Final = 0.1
 """A pass longer than this is counted and logged as a stall."""
@@ -115,7 +118,7 @@ class Reactor:
         """
         poller, clock = self._poller, self._clock
         turn_end_s = clock.monotonic_s() + PASS_S
-        turns_until_linger = 0
+        turns_until_linger = credit = 0
         while True:
             events = poller.poll()
             if not (events or self._ready or self._unsent):
@@ -123,8 +126,9 @@ class Reactor:
                     turns_until_linger -= 1
                 else:
                     events = poller.poll(LINGER_S)
-                    if not events:
-                        turns_until_linger = LINGER_AGAIN_AFTER
+                    credit = min(credit + 1, LINGER_CREDIT) if events else credit - LINGER_LOSS
+                    if credit < 0:
+                        turns_until_linger, credit = LINGER_AGAIN_AFTER, 0
                 if not events:
                     await trio.lowlevel.wait_readable(poller.fileno())
                     turn_end_s = clock.monotonic_s() + PASS_S
