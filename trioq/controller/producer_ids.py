@@ -44,8 +44,8 @@ class ProducerIds:
 
     async def _take_block(self) -> None:
         node = await self._metastore.get(layout.PRODUCER_IDS)
-        data = layout.decode_json(layout.PRODUCER_IDS, node.value)
-        start = max(layout.NextProducerIds.of(data).next_id, self._floor)
+        known = layout.decode_node(layout.PRODUCER_IDS, node.value, layout.NextProducerIds.of)
+        start = max(known.next_id, self._floor)
         after = layout.NextProducerIds(start + BLOCK_LENGTH)
         try:
             await self._metastore.set(layout.PRODUCER_IDS, after.encode(), node.version)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Final
 
 from trioq.controller.election_state import state_after_start
@@ -82,10 +83,7 @@ def topics_in(
     for path, node in tree.items():
         depth = path.count("/")
         if depth == 4:
-            try:
-                topics[path] = TopicNode.of(layout.decode_json(path, node.value))
-            except (KeyError, TypeError) as error:
-                raise CorruptNode(path, error) from error
+            topics[path] = layout.decode_node(path, node.value, TopicNode.of)
             states.setdefault(path, {})
         elif depth == 5:
             top, _, number = path.rpartition("/")
@@ -99,7 +97,4 @@ def topics_in(
 
 def decode_state(path: str, node: store.Node) -> PartitionState:
     """The state in the node at `path`. Raises CorruptNode."""
-    try:
-        return PartitionState.of(layout.decode_json(path, node.value), node.version)
-    except (KeyError, TypeError) as error:
-        raise CorruptNode(path, error) from error
+    return layout.decode_node(path, node.value, partial(PartitionState.of, version=node.version))

@@ -44,11 +44,7 @@ async def ensure_cluster(metastore: store.Metastore) -> str:
             node = await _created_by_another(metastore, error)
         else:
             node = await metastore.get(layout.CLUSTER)
-    data = layout.decode_json(layout.CLUSTER, node.value)
-    try:
-        return layout.ClusterId.of(data).cluster_id
-    except (KeyError, TypeError) as error:
-        raise layout.CorruptNode(layout.CLUSTER, error) from error
+    return layout.decode_node(layout.CLUSTER, node.value, layout.ClusterId.of).cluster_id
 
 
 async def _created_by_another(metastore: store.Metastore, error: store.NodeExists) -> store.Node:
@@ -121,7 +117,7 @@ async def register_broker(
                 continue
             if held is None:
                 continue
-            holder = layout.BrokerRegistration.of(layout.decode_json(path, held.value))
+            holder = layout.decode_node(path, held.value, layout.BrokerRegistration.of)
             with trio.move_on_at(deadline) as waiting:
                 if set(holder.directory_ids) & set(registration.directory_ids):
                     await watch.changed()

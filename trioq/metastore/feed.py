@@ -79,7 +79,10 @@ def _encode(operation: store.Operation) -> bytes:
 
 
 def _sequence(name: str) -> int:
-    return int(name[2:])
+    try:
+        return int(name[2:])
+    except ValueError as error:
+        raise layout.CorruptNode(f"{layout.FEED_ENTRIES}/{name}", error) from error
 
 
 async def last_sequence(metastore: store.Metastore) -> int:
@@ -90,8 +93,7 @@ async def last_sequence(metastore: store.Metastore) -> int:
 
 async def _trimmed_sequence(metastore: store.Metastore) -> int:
     node = await metastore.get(layout.FEED_FLOOR)
-    data = layout.decode_json(layout.FEED_FLOOR, node.value)
-    return layout.FeedFloor.of(data).trimmed_sequence
+    return layout.decode_node(layout.FEED_FLOOR, node.value, layout.FeedFloor.of).trimmed_sequence
 
 
 async def trim(
@@ -256,6 +258,6 @@ class ImageFollower:
         brokers: dict[int, BrokerImage] = {}
         for path, node in zip(paths, await self._metastore.get_many(paths), strict=True):
             if node is not None:
-                broker = BrokerImage.of(layout.decode_json(path, node.value))
+                broker = layout.decode_node(path, node.value, BrokerImage.of)
                 brokers[broker.broker_id] = broker
         return brokers

@@ -25,9 +25,9 @@ from __future__ import annotations
 import json
 import uuid
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 from trioq.errors import MetastoreError
 from trioq.types import TopicId
@@ -55,6 +55,9 @@ NO_CONFIG: Final[Mapping[str, str]] = MappingProxyType({})
 encode_json = json.JSONEncoder(separators=(",", ":")).encode
 
 
+_Decoded = TypeVar("_Decoded")
+
+
 class CorruptNode(MetastoreError):
     """A node's value is not what the layout says; names the path."""
 
@@ -67,7 +70,15 @@ def decode_json(path: str, value: bytes) -> Any:
     """The JSON in a node's value. Raises CorruptNode."""
     try:
         return json.loads(value)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
+        raise CorruptNode(path, error) from error
+
+
+def decode_node(path: str, value: bytes, of: Callable[[Any], _Decoded]) -> _Decoded:
+    """What `of`, of the node's class, makes of the JSON in a node's value. Raises CorruptNode."""
+    try:
+        return of(decode_json(path, value))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CorruptNode(path, error) from error
 
 
