@@ -24,7 +24,7 @@ class ListOffsetsRequestTopic(Struct):
     )
 
 
-class ListOffsetsRequest(Message, versions=(1, 11), flexible=6):
+class ListOffsetsRequest(Message, versions=(1, 11), flexible=6, hot=True):
     replica_id: int = wire(INT32, default=0)
     isolation_level: int = wire(INT8, default=0, since=2)
     topics: list[ListOffsetsRequestTopic] = wire(array(ListOffsetsRequestTopic), factory=list)
@@ -46,6 +46,6 @@ class ListOffsetsResponseTopic(Struct):
     )
 
 
-class ListOffsetsResponse(Message, versions=(1, 11), flexible=6):
+class ListOffsetsResponse(Message, versions=(1, 11), flexible=6, hot=True):
     throttle_time_ms: int = wire(INT32, default=0, since=2, ignorable=True)
     topics: list[ListOffsetsResponseTopic] = wire(array(ListOffsetsResponseTopic), factory=list)
