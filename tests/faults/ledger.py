@@ -23,6 +23,13 @@ class Ledger:
         self._producer_id = producer_id
         self._sent = 0
 
+    def copy(self) -> Ledger:
+        """The same promises, for a copy of the data that goes its own way."""
+        twin = Ledger(self.topic, self.partition, producer_id=self._producer_id)
+        twin.acknowledged, twin.pending = list(self.acknowledged), list(self.pending)
+        twin._sent = self._sent
+        return twin
+
     def send(self, client: Client, batches: int = 1, *, records: int = 2) -> None:
         """Write some batches, each acknowledged before the next."""
         for _ in range(batches):

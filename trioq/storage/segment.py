@@ -315,7 +315,12 @@ class SegmentIndexes:
         except CorruptMessage:
             return False
         edge = batch_edge(file, position) if position >= 0 else None
-        return edge is not None and edge[1:] == (target, timestamp)
+        if edge is None or edge[1:] != (target, timestamp):
+            return False
+        # A file that lost its end lacks what came last: compare with the end of the log.
+        start = offsets.entry(offsets.entries - 1)[1] if offsets.entries else 0
+        scan = BatchScan(file, max(start, position), size, check_crc=False)
+        return all(header.max_timestamp <= timestamp for _, header in scan)
 
     def count(self, segment: Segment) -> None:
         """Count the loaded indexes of a sealed segment, and drop others beyond the bound."""
