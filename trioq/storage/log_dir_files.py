@@ -73,11 +73,11 @@ def open_directory(log_dir: LogDir, *, cluster_id: str, node_id: int) -> None:
     for name in names:
         if name.endswith(DELETE_SUFFIX) and partition_of(name) is None:
             log_dir.remove_later(f"{path}/{name}", 0, is_directory=True)
-    log_dir.was_clean = disk.exists(f"{path}/{CLEAN_SHUTDOWN_FILE}")
+    has_mark = log_dir.was_clean = disk.exists(f"{path}/{CLEAN_SHUTDOWN_FILE}")
     log_dir.recovery_points = _read_checkpoint(log_dir, RECOVERY_POINT_FILE)
     log_dir.log_starts = _read_checkpoint(log_dir, LOG_START_FILE)
     log_dir.high_watermarks = _read_checkpoint(log_dir, HIGH_WATERMARK_FILE)
-    if log_dir.was_clean:
+    if has_mark:  # whatever the checkpoints are worth: it says nothing of the next stop
         disk.unlink(f"{path}/{CLEAN_SHUTDOWN_FILE}")
         disk.fsync_dir(path)
     log_dir.is_read = True

@@ -240,7 +240,12 @@ class LogState:
             return EpochCache()
         path = f"{segments.directory}/{LEADER_EPOCH_FILE}"
         try:
-            return EpochCache.decode(self.log_dir.disk.read_file(path), path)
+            epochs = EpochCache.decode(self.log_dir.disk.read_file(path), path)
+            start_offset = max(self.log_start_offset, segments.items[0].base_offset)
+            is_empty = self.written_end_offset <= start_offset
+            if is_empty or epochs.epoch_for_offset(start_offset) >= 0:
+                return epochs
+            reason = f"no epoch for offset {start_offset}"
         except FileNotFoundError:
             reason = "missing"
         except CorruptCheckpoint as error:
