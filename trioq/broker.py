@@ -40,6 +40,7 @@ from trioq.server.deadlines import Deadlines
 from trioq.server.fetch_sessions import FetchSessions
 from trioq.server.limits import most_log_files
 from trioq.server.server import Server
+from trioq.storage.compactor import CompactionLimits
 from trioq.storage.disk import Disk, DiskLock, OsDisk
 from trioq.storage.log_dir_files import lock_directory
 from trioq.storage.log_dirs import LogDirs
@@ -238,6 +239,11 @@ class Broker:
             checkpoint_interval_ms=config.log_flush_offset_checkpoint_interval_ms,
             producer_id_expiration_ms=config.producer_id_expiration_ms,
             stray_retention_ms=config.stray_retention_ms,
+            compaction=CompactionLimits(
+                backoff_ms=config.log_cleaner_backoff_ms,
+                dedupe_buffer_bytes=config.log_cleaner_dedupe_buffer_size // len(config.log_dirs),
+                io_bytes_per_second=config.log_cleaner_io_max_bytes_per_second,
+            ),
         )
 
     def _follow(self, partitions: Partitions, before: ClusterImage, after: ClusterImage) -> None:

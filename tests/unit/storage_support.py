@@ -23,11 +23,15 @@ NOW_MS = 1_700_000_000_000
 @dataclass(frozen=True)
 class Config:
     cleanup_policy: tuple[str, ...] = ("delete",)
+    delete_retention_ms: int = 86_400_000
     file_delete_delay_ms: int = 60_000
     flush_messages: int = 1 << 62
     flush_ms: int = 1000
     flush_policy: str = "os"
     index_interval_bytes: int = 256
+    max_compaction_lag_ms: int = (1 << 63) - 1
+    min_cleanable_dirty_ratio: float = 0.5
+    min_compaction_lag_ms: int = 0
     preallocate: bool = False
     retention_bytes: int = -1
     retention_ms: int = -1

@@ -44,6 +44,8 @@ def values_of(key: Key) -> st.SearchStrategy[str]:
         return st.sampled_from(key.choices or ("true", "false", "TRUE", "False"))
     if key.kind in (Kind.INT, Kind.LONG):
         return st.integers(key.minimum, key.maximum).map(str)
+    if key.kind is Kind.DOUBLE:
+        return st.floats(key.minimum, key.maximum).map(str)
     if key.choices:
         return st.sampled_from(key.choices)
     return st.text("abcdefgh-_", min_size=1, max_size=20)
@@ -131,7 +133,7 @@ def test_configurations_are_immutable():
         ("num.partitions", "9" * 400, "..."),
         ("flush.policy", "never", "one of os, interval, commit"),
         ("auto.create.topics.enable", "yes", "true or false"),
-        ("log.cleanup.policy", "compact", "compact comes with a later version"),
+        ("log.cleanup.policy", "squeeze", "a list of delete, compact"),
         ("log.dirs", "", "log.dirs"),
         ("log.dirs", "a,,b", "log.dirs"),
         ("log.dirs", "a,a", "named twice"),
@@ -230,7 +232,7 @@ def test_topic_values_are_kept_in_one_form():
         ("retention.mss", "1", "did you mean retention.ms?"),
         ("retention.ms", None, "retention.ms needs a value"),
         ("retention.ms", "soon", "allowed is an integer (ms) from -1"),
-        ("cleanup.policy", "compact,delete", "only delete"),
+        ("cleanup.policy", "compact,remove", "a list of delete, compact"),
         ("unclean.leader.election.enable", "true", "never elected"),
         ("min.insync.replicas", "0", "from 1"),
         ("num.partitions", "1", "is not a topic configuration key"),

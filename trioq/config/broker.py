@@ -76,6 +76,13 @@ class BrokerConfig:
     log_index_size_max_bytes: int
     log_index_interval_bytes: int
     log_cleanup_policy: tuple[str, ...]
+    log_cleaner_dedupe_buffer_size: int
+    log_cleaner_io_max_bytes_per_second: int
+    log_cleaner_backoff_ms: int
+    log_cleaner_min_cleanable_ratio: float
+    log_cleaner_min_compaction_lag_ms: int
+    log_cleaner_max_compaction_lag_ms: int
+    log_cleaner_delete_retention_ms: int
     log_retention_bytes: int
     log_retention_ms: int | None
     log_retention_minutes: int | None

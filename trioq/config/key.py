@@ -16,7 +16,7 @@ INT_MAX = 2**31 - 1
 LONG_MAX = 2**63 - 1
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
-_DOUBLE = re.compile(r"[+-]?[0-9]{1,19}(\.[0-9]{1,19})?")
+_DOUBLE = re.compile(r"[+-]?[0-9]{1,19}(\.[0-9]{1,19})?([eE][+-]?[0-9]{1,3})?")
 
 
 class Kind(IntEnum):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from trioq._native import batch as native
+from trioq._native.compact import check_keys
 from trioq.errors import InvalidRecord, InvalidTimestamp
 from trioq.record import layout
 from trioq.record.batch import record_bytes
@@ -28,6 +29,7 @@ def check_produced(
     batch: bytes | bytearray | memoryview,
     *,
     strict: bool,
+    needs_keys: bool = False,
     max_bytes: int = MAX_DECOMPRESSED_BYTES,
     max_ratio: int | None = None,
 ) -> BatchHeader:
@@ -35,8 +37,9 @@ def check_produced(
 
     Always: lengths, magic, CRC, attributes, counts, and every record of an uncompressed batch.
     With `strict` a compressed batch is decompressed, within `max_bytes` and `max_ratio`, and its
-    records are checked too; that is long work, for a thread. Sequence numbers and topic limits
-    are not judged here.
+    records are checked too; that is long work, for a thread. With `needs_keys` every record that
+    is looked at must have a key: compacted topics take no others. Sequence numbers and topic
+    limits are not judged here.
 
     Raises CorruptMessage, InvalidRecord, InvalidTimestamp, UnsupportedCompressionType or
     UnsupportedForMessageFormat: the code that the client sees.
@@ -46,9 +49,14 @@ def check_produced(
         raise InvalidRecord("records to produce come as exactly one batch")
     if header.attributes & _UNUSUAL_BITS or header.base_sequence < 0 or header.producer_epoch < 0:
         _check_unusual(header)
-    if strict and header.codec != Codec.NONE:
+    is_compressed = header.codec != Codec.NONE
+    if strict and is_compressed:
         data = record_bytes(batch, header, max_bytes=max_bytes, max_ratio=max_ratio)
         native.walk_records(data, header.record_count)
+        if needs_keys:
+            check_keys(data, header.record_count)
+    elif needs_keys and not is_compressed:
+        check_keys(record_bytes(batch, header), header.record_count)
     return header
 
 

@@ -16,6 +16,7 @@ from trioq.errors import (
     NotLeaderOrFollower,
     OffsetNotAvailable,
     OffsetOutOfRange,
+    PolicyViolation,
     UnknownLeaderEpoch,
 )
 from trioq.record.compression import Codec
@@ -72,6 +73,7 @@ class Partition:
         "_level",
         "_listeners",
         "_max_message_bytes",
+        "_needs_keys",
         "_strict",
         "config",
         "is_leader",
@@ -120,6 +122,7 @@ class Partition:
         self._before_max_ms = config.message_timestamp_before_max_ms
         self._after_max_ms = config.message_timestamp_after_max_ms
         self._strict = config.produce_batch_validation == "strict"
+        self._needs_keys = "compact" in config.cleanup_policy
         self._codec = CONFIG_CODECS.get(config.compression_type)
         self._level = _compression_level(config)
         self._decompressed_max_bytes = broker_config.produce_decompressed_max_bytes
@@ -182,7 +185,7 @@ class Partition:
                 f"the batch has {length} bytes; max.message.bytes of {self.topic_partition.topic} "
                 f"is {self._max_message_bytes}"
             )
-        header = check_produced(records, strict=False)
+        header = check_produced(records, strict=False, needs_keys=self._needs_keys)
         if header.is_transactional:
             raise InvalidTxnState("no transaction is open for this producer on this broker")
         return header
@@ -190,7 +193,9 @@ class Partition:
     def must_prepare(self, header: BatchHeader) -> bool:
         """True if `prepare` has to see the batch before `append_as_leader` may."""
         codec = header.codec
-        return (self._strict and codec != 0) or (self._codec is not None and codec != self._codec)
+        if codec != 0 and (self._strict or self._needs_keys):
+            return True
+        return self._codec is not None and codec != self._codec
 
     def prepare(self, batch: bytes | bytearray) -> bytearray:
         """Decompress and check every record, and recompress where compression.type asks.
@@ -207,7 +212,13 @@ class Partition:
         """
         max_bytes, max_ratio = self._decompressed_max_bytes, self._decompressed_max_ratio
         codec, level = self._codec, self._level
-        header = check_produced(batch, strict=True, max_bytes=max_bytes, max_ratio=max_ratio)
+        header = check_produced(
+            batch,
+            strict=True,
+            needs_keys=self._needs_keys,
+            max_bytes=max_bytes,
+            max_ratio=max_ratio,
+        )
         if codec is None or header.codec == codec:
             return bytearray(batch)
         recompressed = recompress(batch, codec, level, max_bytes=max_bytes, max_ratio=max_ratio)
@@ -369,10 +380,16 @@ class Partition:
 
         Raises:
             OffsetOutOfRange: above the high watermark, or negative but not -1.
+            PolicyViolation: the topic is compacted and nothing else.
             NotLeaderOrFollower, KafkaStorageError.
         """
         if not self.is_leader:
             raise self._not_leader()
+        if "delete" not in self.config.cleanup_policy:
+            raise PolicyViolation(
+                f"records of {self.topic_partition} cannot be deleted: its cleanup.policy is "
+                f"{','.join(self.config.cleanup_policy)}"
+            )
         high_watermark = self.log.high_watermark
         target = high_watermark if before_offset == -1 else before_offset
         if not 0 <= target <= high_watermark:

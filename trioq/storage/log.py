@@ -146,6 +146,7 @@ class Log(AppendLog):
         if offset >= self.written_end_offset and not is_writing:
             return
         segments = self.segments
+        segments.drop_swap()
         end_offset = self.written_end_offset
         self.truncations += 1
         delay_ms = self.config.file_delete_delay_ms
@@ -156,12 +157,16 @@ class Log(AppendLog):
                 raise CorruptMessage(f"{self!r} holds nothing at {offset}: its files are too short")
             edge = batch_edge(segments.file(place.segment), place.position)
             assert edge is not None
-            end_offset = edge.base_offset
+            # Where compaction left a hole at `offset`, that batch is beyond it.
+            end_offset = min(edge.base_offset, offset)
             if end_offset < self.log_start_offset:
                 self._restart(self.log_start_offset)
                 return
-            cut = place.segment, place.position
-            for segment in reversed(segments.items[segments.number_at(offset) + 1 :]):
+            number = segments.number_at(offset)
+            cut = segments.items[number], place.position
+            if place.segment is not cut[0]:
+                cut = cut[0], cut[0].size
+            for segment in reversed(segments.items[number + 1 :]):
                 segments.retire(segment, delay_ms)
             segments.retire_snapshots(end_offset + 1, None, delay_ms)
             if segments.names_changed:
@@ -180,6 +185,7 @@ class Log(AppendLog):
         self._forget_unwritten()
         self.truncations += 1
         segments = self.segments
+        segments.drop_swap()
         for segment in self._unsynced:
             segment.unpin()
         self._unsynced.clear()
@@ -210,9 +216,12 @@ class Log(AppendLog):
         self.tell_progress()
 
     def _lower_checkpoint(self) -> None:
-        """What is appended from now on is not synced: no recovery point on disk may lie above."""
+        """What is appended from now on is not synced, nor compacted: no checkpoint may say so."""
         log_dir = self.log_dir
-        if log_dir.recovery_points.get(self.topic_partition, 0) > self.synced_end_offset:
+        if (
+            log_dir.recovery_points.get(self.topic_partition, 0) > self.synced_end_offset
+            or log_dir.cleaned_ends.get(self.topic_partition, 0) > self.cleaned_end_offset
+        ):
             write_checkpoints(log_dir)
 
     def _move_end(self, end_offset: int) -> None:
@@ -225,6 +234,7 @@ class Log(AppendLog):
         self.log_end_offset = self.written_end_offset = end_offset
         self.synced_end_offset = min(self.synced_end_offset, end_offset)
         self.high_watermark = min(self.high_watermark, end_offset)
+        self.cleaned_end_offset = min(self.cleaned_end_offset, end_offset)
         self._epochs_changed |= self.epochs.truncate_from_end(end_offset)
 
     def delete_records(self, offset: int) -> int:
@@ -300,6 +310,10 @@ class Log(AppendLog):
         if segments.exists:
             self._epochs_changed |= self.epochs.truncate_from_start(self.log_start_offset)
         return retired
+
+    def segments_replaced(self) -> None:
+        """Compaction has put a segment in the place of others: nothing remembered points there."""
+        self._edges = None
 
     # ---- closing ----
 

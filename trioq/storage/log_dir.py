@@ -61,6 +61,7 @@ class LogDir:
         "checkpoint_number",
         "checkpoint_turn",
         "checkpoints_written",
+        "cleaned_ends",
         "clock",
         "deletions",
         "directory_id",
@@ -134,6 +135,7 @@ class LogDir:
         self.recovery_points: dict[TopicPartition, int] = {}
         self.log_starts: dict[TopicPartition, int] = {}
         self.high_watermarks: dict[TopicPartition, int] = {}
+        self.cleaned_ends: dict[TopicPartition, int] = {}
         # Their writers, of which there may be several: see log_dir_files.write_gathered.
         self.checkpoint_number = 0
         self.checkpoints_written: dict[str, int] = {}
@@ -208,7 +210,12 @@ class LogDir:
         """Its directory has been renamed: nothing that was known of it holds any longer."""
         self.present.discard(topic_partition)
         self.recovered.pop(topic_partition, None)
-        for offsets in (self.recovery_points, self.log_starts, self.high_watermarks):
+        for offsets in (
+            self.recovery_points,
+            self.log_starts,
+            self.high_watermarks,
+            self.cleaned_ends,
+        ):
             if offsets.pop(topic_partition, None) is not None:
                 self.is_checkpoint_stale = True
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from trioq import logs
 from trioq.errors import CorruptMessage, StartupError
 from trioq.storage.checkpoints import (
+    CLEANER_FILE,
     HIGH_WATERMARK_FILE,
     LOG_START_FILE,
     RECOVERY_POINT_FILE,
@@ -77,6 +78,7 @@ def open_directory(log_dir: LogDir, *, cluster_id: str, node_id: int) -> None:
     log_dir.recovery_points = _read_checkpoint(log_dir, RECOVERY_POINT_FILE)
     log_dir.log_starts = _read_checkpoint(log_dir, LOG_START_FILE)
     log_dir.high_watermarks = _read_checkpoint(log_dir, HIGH_WATERMARK_FILE)
+    log_dir.cleaned_ends = _read_checkpoint(log_dir, CLEANER_FILE)
     if has_mark:  # whatever the checkpoints are worth: it says nothing of the next stop
         disk.unlink(f"{path}/{CLEAN_SHUTDOWN_FILE}")
         disk.fsync_dir(path)
@@ -140,11 +142,16 @@ def gather_checkpoints(log_dir: LogDir, *, everything: bool = False) -> Checkpoi
     recovery_points = dict(log_dir.recovery_points)
     log_starts = dict(log_dir.log_starts)
     high_watermarks = dict(log_dir.high_watermarks)
+    cleaned_ends = dict(log_dir.cleaned_ends)
     for one in log_dir.logs:
         if one.segments.exists and not one.failed:
             recovery_points[one.topic_partition] = one.recovery_point
             high_watermarks[one.topic_partition] = one.high_watermark
             log_starts[one.topic_partition] = one.log_start_offset
+            if one.cleaned_end_offset:
+                cleaned_ends[one.topic_partition] = one.cleaned_end_offset
+            else:
+                cleaned_ends.pop(one.topic_partition, None)
     everything = everything or log_dir.is_checkpoint_stale
     log_dir.start_offsets_changed = log_dir.is_checkpoint_stale = False
     documents = []
@@ -152,6 +159,7 @@ def gather_checkpoints(log_dir: LogDir, *, everything: bool = False) -> Checkpoi
         (LOG_START_FILE, log_dir.log_starts, log_starts),
         (RECOVERY_POINT_FILE, log_dir.recovery_points, recovery_points),
         (HIGH_WATERMARK_FILE, log_dir.high_watermarks, high_watermarks),
+        (CLEANER_FILE, log_dir.cleaned_ends, cleaned_ends),
     ):
         if everything or now != before:
             documents.append((f"{log_dir.path}/{name}", encode_offsets(now)))

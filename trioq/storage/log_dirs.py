@@ -251,6 +251,7 @@ class LogDirs:
             log_start_offset=start_offset,
             log_end_offset=end_offset,
             high_watermark=log_dir.high_watermarks.get(topic_partition, start_offset),
+            cleaned_end_offset=log_dir.cleaned_ends.get(topic_partition, 0),
             producers=recovered.producers if recovered is not None and segments.exists else None,
         )
 

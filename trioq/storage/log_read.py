@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from trioq._native.batch import BatchHeader, last_edge, locate_in_file
+from trioq._native.batch import BatchHeader, last_edge, locate_in_file, peek
 from trioq.errors import CorruptMessage
 from trioq.record.batch import max_timestamp as batch_max_timestamp
 from trioq.record.batch import offset_for_timestamp as batch_offset_for_timestamp
@@ -197,6 +197,11 @@ def find_max_timestamp(
     return TimestampedOffset(*record, header.leader_epoch)
 
 
+def _has_records(segments: Segments, place: BatchPlace) -> bool:
+    """False for a batch of which compaction left the header, with its former timestamp."""
+    return peek(segments.read_batch(place)).record_count > 0
+
+
 def _max_batch(
     segments: Segments, segment: Segment, start_offset: int, end_offset: int
 ) -> tuple[int, BatchPlace, BatchHeader] | None:
@@ -205,13 +210,13 @@ def _max_batch(
     start = BatchPlace(segment, 0, 0)
     if segment.max_timestamp >= 0 and segment.max_timestamp_offset < end_offset:
         place = segments.locate(segment.max_timestamp_offset)
-        if place is not None and place.segment is segment:
+        if place is not None and place.segment is segment and _has_records(segments, place):
             start = place
     best = None
     for position, header in segments.scan_from(start):
         if header.base_offset >= end_offset:
             break
-        if header.last_offset < start_offset:
+        if header.last_offset < start_offset or header.record_count == 0:
             continue
         if best is None or header.max_timestamp > best[0]:
             place = BatchPlace(segment, position, header.size_bytes)

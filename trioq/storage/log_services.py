@@ -11,6 +11,7 @@ import trio
 from trioq import logs
 from trioq.clock import Clock
 from trioq.errors import CorruptMessage, KafkaStorageError
+from trioq.storage.compactor import DEFAULT_LIMITS, CompactionLimits, run_compactor
 from trioq.storage.disk import Disk
 from trioq.storage.log import Log
 from trioq.storage.log_dir import Deletion, LogDir
@@ -35,6 +36,7 @@ class LogServices:
     producer_id_expiration_ms: int = 86_400_000
     stray_retention_ms: int = -1
     """-1: strays are removed by command only."""
+    compaction: CompactionLimits = DEFAULT_LIMITS
 
 
 async def run_services(
@@ -53,6 +55,9 @@ async def run_services(
             services_nursery.start_soon(_sync_intervals, log_dir, name="interval_sync")
             services_nursery.start_soon(_checkpoint, log_dir, services, name="checkpoint")
             services_nursery.start_soon(_retain, log_dir, services, clock, name="retention")
+            services_nursery.start_soon(
+                run_compactor, log_dir, services.compaction, clock, name="compaction"
+            )
             services_nursery.start_soon(_remove, log_dir, services, clock, name="removal")
         task_status.started()
 

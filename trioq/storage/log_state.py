@@ -50,6 +50,7 @@ class LogState:
         "_unborn_epoch",
         "_unsynced",
         "_writing",
+        "cleaned_end_offset",
         "config",
         "failed",
         "high_watermark",
@@ -76,9 +77,10 @@ class LogState:
         log_start_offset: int = 0,
         log_end_offset: int = 0,
         high_watermark: int = 0,
+        cleaned_end_offset: int = 0,
         producers: ProducerState | None = None,
     ) -> None:
-        """Everything below `log_end_offset` is on stable storage; `high_watermark` is clamped."""
+        """Everything below `log_end_offset` is on stable storage; the others are clamped to it."""
         self.topic_partition = topic_partition
         self.topic_id = topic_id
         self.config = config
@@ -86,6 +88,8 @@ class LogState:
         self.segments = segments
         self.log_start_offset = log_start_offset
         self.high_watermark = min(max(high_watermark, log_start_offset), log_end_offset)
+        self.cleaned_end_offset = min(cleaned_end_offset, log_end_offset)
+        """Compaction has been through with everything below; 0 where there was none."""
         self.log_end_offset = log_end_offset
         self.written_end_offset = log_end_offset
         self.synced_end_offset = log_end_offset

@@ -298,16 +298,26 @@ class ProducerState:
 
         Nothing at or above `offset` may be committed.
         """
+        return encode_snapshot(
+            to_snapshot(producer_id, entry, offset)
+            for producer_id, entry in sorted(self._without_staged(offset).items())
+        )
+
+    def last_offsets(self) -> dict[int, int]:
+        """Of each producer the last offset of its last batch that is not just staged; -1 for none.
+
+        These are the batches that hold the last sequences.
+        """
+        entries = self._without_staged(0)
+        return {producer_id: entry.last_offset for producer_id, entry in entries.items()}
+
+    def _without_staged(self, offset: int) -> dict[int, ProducerEntry]:
         entries: dict[int, ProducerEntry | None] = dict(self._entries)
         for base_offset, _, producer_id, previous in reversed(self._staged):
             if base_offset < offset:
                 break
             entries[producer_id] = previous
-        return encode_snapshot(
-            to_snapshot(producer_id, entry, offset)
-            for producer_id, entry in sorted(entries.items())
-            if entry is not None
-        )
+        return {producer_id: entry for producer_id, entry in entries.items() if entry is not None}
 
     def load(self, data: bytes, offset: int = MAX_OFFSET) -> None:
         """Replace everything by the snapshot at `offset`.
@@ -332,13 +342,15 @@ class ProducerState:
     def widen(self, recent: ProducerState) -> None:
         """Take over the windows of `recent`, rebuilt from the last batches of the same log.
 
-        Only of producers whose last batch is the same one there; a snapshot holds just that batch.
+        Only of producers whose last batch is the same one there, but for its timestamp, which
+        compaction may have lowered; a snapshot holds just that batch.
         """
         for producer_id, other in recent._entries.items():
             entry = self._entries.get(producer_id)
             if (
                 entry is not None
-                and entry.window[-1:] == other.window[-1:]
+                and [batch[:4] for batch in entry.window[-1:]]
+                == [batch[:4] for batch in other.window[-1:]]
                 and len(other.window) > len(entry.window)
             ):
                 self._entries[producer_id] = entry._replace(

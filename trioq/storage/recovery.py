@@ -23,6 +23,7 @@ from trioq.storage.log_producers import end_marker, replay, snapshot_path, store
 from trioq.storage.producer_snapshot import CorruptSnapshot
 from trioq.storage.producer_state import ProducerState
 from trioq.storage.segment import FILE_SUFFIXES, LOG_SUFFIX, Segment, file_name
+from trioq.storage.segment_swap import finish_swaps
 from trioq.types import TopicPartition
 
 INDEX_INTERVAL_BYTES = 4096
@@ -69,6 +70,7 @@ class LogRecovery:
 
     def run(self) -> RecoveredLog:
         """Recover; raises OSError. Running it again after it was interrupted is fine."""
+        finish_swaps(self._disk, self._directory)
         self._list_files()
         if not self._bases:
             return RecoveredLog(self._log_start_offset, self._log_start_offset, 0, self._producers)

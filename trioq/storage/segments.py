@@ -11,6 +11,7 @@ from trioq.errors import CorruptMessage
 from trioq.storage.batch_scan import BatchScan
 from trioq.storage.disk import DiskFile
 from trioq.storage.identity import PARTITION_METADATA_FILE, encode_partition_metadata
+from trioq.storage.log_config import LogConfig
 from trioq.storage.log_dir import LogDir
 from trioq.storage.segment import (
     DELETED_SUFFIX,
@@ -21,9 +22,10 @@ from trioq.storage.segment import (
     entry_holds,
     file_name,
 )
+from trioq.storage.segment_swap import CLEANED_SUFFIX, SWAP_SUFFIX, finish_swaps
 from trioq.types import TopicId
 
-LEFTOVER_SUFFIXES = (DELETED_SUFFIX, ".cleaned", ".swap", ".tmp")
+LEFTOVER_SUFFIXES = (DELETED_SUFFIX, CLEANED_SUFFIX, SWAP_SUFFIX, ".tmp")
 MAX_ALLOCATION_BYTES = 16 << 20
 MIN_ALLOCATION_BYTES = 64 << 10
 COPY_BYTES = 1 << 20
@@ -58,6 +60,7 @@ class Segments:
         "items",
         "log_dir",
         "names_changed",
+        "pending_swap",
         "snapshots",
         "unsynced_indexes",
         "unsynced_metadata",
@@ -71,6 +74,8 @@ class Segments:
         self.snapshots: list[int] = []
         """Offsets of the producer snapshots on disk, ascending."""
         self.names_changed = False
+        self.pending_swap: str | None = None
+        """Path of a compacted segment that recovery would put in its place; see segment_swap.py."""
         self.directory_is_new = False
         self.unsynced_metadata: tuple[str, bytes] | None = None
         self.unsynced_indexes: list[Segment] = []
@@ -81,7 +86,8 @@ class Segments:
         return bool(self.items)
 
     def load(self) -> None:
-        """List the files of an existing directory; nothing is opened. Raises OSError."""
+        """List the files of an existing directory, once swaps are finished. Raises OSError."""
+        finish_swaps(self.log_dir.disk, self.directory)
         bases = []
         snapshots = []
         for name in self.log_dir.disk.listdir(self.directory):
@@ -213,6 +219,13 @@ class Segments:
 
     # ---- removing ----
 
+    def drop_swap(self) -> None:
+        """What a compaction is about to put in place is void: the log is cut. Raises OSError."""
+        if self.pending_swap is not None:
+            self.log_dir.disk.unlink(self.pending_swap)
+            self.pending_swap = None
+            self.names_changed = True
+
     def retire(self, segment: Segment, delay_ms: int) -> None:
         """Take a segment out: rename its files now, remove them after `delay_ms`.
 
@@ -224,7 +237,7 @@ class Segments:
         if segment in self.unsynced_indexes:
             self.unsynced_indexes.remove(segment)
         for suffix in FILE_SUFFIXES:
-            self._rename_deleted(segment.path(suffix), delay_ms, may_miss=suffix != LOG_SUFFIX)
+            self.rename_deleted(segment.path(suffix), delay_ms, may_miss=suffix != LOG_SUFFIX)
         self.names_changed = True
 
     def retire_snapshots(self, first: int, end: int | None, delay_ms: int) -> None:
@@ -233,12 +246,13 @@ class Segments:
         for offset in self.snapshots:
             if offset >= first and (end is None or offset < end):
                 path = f"{self.directory}/{file_name(offset, SNAPSHOT_SUFFIX)}"
-                self._rename_deleted(path, delay_ms, may_miss=True)
+                self.rename_deleted(path, delay_ms, may_miss=True)
             else:
                 kept.append(offset)
         self.snapshots = kept
 
-    def _rename_deleted(self, path: str, delay_ms: int, *, may_miss: bool) -> None:
+    def rename_deleted(self, path: str, delay_ms: int, *, may_miss: bool) -> None:
+        """Rename a file of the log now and remove it after `delay_ms`. Raises OSError."""
         target = f"{path}{DELETED_SUFFIX}"
         try:
             self.log_dir.disk.rename(path, target)
@@ -247,6 +261,33 @@ class Segments:
                 raise
             return
         self.log_dir.remove_later(target, delay_ms)
+
+    def replace(self, group: list[Segment], cleaned: Segment, config: LogConfig) -> None:
+        """Put a compacted segment, which has its `.swap` on disk, in the place of its group.
+
+        Readers that hold files of the group go on. Raises OSError.
+        """
+        disk = self.log_dir.disk
+        number = self.items.index(group[0])
+        for segment in group:
+            self.retire(segment, config.file_delete_delay_ms)
+            disk.fault_point("compact.group.retired")
+        self.retire_snapshots(
+            group[0].base_offset + 1, group[-1].base_offset + 1, config.file_delete_delay_ms
+        )
+        for path in cleaned.index_paths:
+            disk.rename(f"{path}{CLEANED_SUFFIX}", path)
+        disk.rename(f"{cleaned.log_path}{SWAP_SUFFIX}", cleaned.log_path)
+        self.pending_swap = None
+        self.items.insert(number, cleaned)
+        self.log_dir.indexes.count(cleaned)
+
+    def discard_cleaned(self, log_path: str) -> None:
+        """Remove what a compaction has made and will not put in place. Raises OSError."""
+        self.drop_swap()
+        stem = log_path.removesuffix(LOG_SUFFIX)
+        for suffix in FILE_SUFFIXES:
+            self.rename_deleted(f"{stem}{suffix}{CLEANED_SUFFIX}", 0, may_miss=True)
 
     def cut(self, segment: Segment, size: int) -> None:
         """Drop the bytes of `segment` from `size` on, and what its indexes say of them.
@@ -257,7 +298,7 @@ class Segments:
         files, indexes, disk = self.log_dir.files, self.log_dir.indexes, self.log_dir.disk
         shared = files.file_of(segment)
         if shared.is_lent:
-            temporary = f"{segment.log_path}.swap"
+            temporary = f"{segment.log_path}.tmp"
             target = disk.open(temporary, create=True)
             try:
                 copy_file(shared.file, target, size)
