@@ -100,11 +100,12 @@ class Slot:
             self._refuse(body)
             return
         header = response_header(self.api_key, self.api_version, self.correlation_id)
+        only = body[0] if len(body) == 1 else None
+        if type(only) is bytes and len(only) <= JOINED_BYTES:
+            self.complete_frame(length_prefix(len(header) + len(only)) + header + only)
+            return
         length = len(header) + records_length(list(body))
-        if len(body) == 1 and type(body[0]) is bytes and length <= JOINED_BYTES:
-            self.parts = (length_prefix(length) + header + body[0],)
-        else:
-            self.parts = [length_prefix(length) + header, *body]
+        self.parts = [length_prefix(length) + header, *body]
         self.length = length + LENGTH_BYTES
         self._finish(ANSWERED)
 

@@ -35,12 +35,13 @@ _FIRST_VERSION_WITH_SOFTWARE: Final = 3
 def handle_api_versions(_ctx: Context, request: Request, slot: Slot) -> ApiVersionsResponse | None:
     """Answer at once, from the tables."""
     version = request.api_version
-    message = request.decode(ApiVersionsRequest)
-    if version >= _FIRST_VERSION_WITH_SOFTWARE:
-        software = message.client_software_name, message.client_software_version
-        if not all(map(_SOFTWARE.fullmatch, software)):
-            return ApiVersionsResponse(error_code=InvalidRequest.code)
-        request.connection.client_software = software
+    if version >= _FIRST_VERSION_WITH_SOFTWARE or request.position != request.end:
+        message = request.decode(ApiVersionsRequest)
+        if version >= _FIRST_VERSION_WITH_SOFTWARE:
+            software = message.client_software_name, message.client_software_version
+            if not all(map(_SOFTWARE.fullmatch, software)):
+                return ApiVersionsResponse(error_code=InvalidRequest.code)
+            request.connection.client_software = software
     slot.complete_raw([_encoded(version)])
     return None
 
