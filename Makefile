@@ -12,7 +12,7 @@ PYTEST_ARGS ?= -n 2
 NATIVE_SOURCES := $(wildcard trioq/_native/*.pyx trioq/_native/*.pxd trioq/_native/*_impl.c trioq/_native/*.h trioq/_native/posix_build.py)
 
 .NOTPARALLEL:
-.PHONY: serve test lint types floors unit fuzz sanitize kcat build wheel sdist docs clean
+.PHONY: serve test lint types floors unit fuzz sanitize kcat build wheel sdist docs clean soak
 
 serve: $(VENV)/build.stamp
 	@exec $(BIN)/trioq serve --listen $(LISTEN) --data-dir $(DATA)
@@ -71,6 +71,10 @@ kcat:
 	  test "$$(id -u)" = 0 && command -v apt-get >/dev/null && \
 	  { apt-get install -qq -y kcat || { apt-get update -qq && apt-get install -qq -y kcat; }; } >/dev/null 2>&1; \
 	} || echo "kcat is not installed: the tests with it will be skipped"
+
+# Mixed load over restarts for so long: nothing acknowledged may be lost, nothing may grow.
+soak: build
+	$(BIN)/python -m tests.faults.soak --minutes $(MINUTES)
 
 wheel: $(VENV)/dev.stamp
 	$(BIN)/python -m build --wheel --outdir dist .
