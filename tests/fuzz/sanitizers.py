@@ -51,7 +51,8 @@ def run_sanitized() -> int:
         f"assert native.__file__.startswith({str(_TREE)!r}), native.__file__"
     )
     subprocess.run([sys.executable, "-c", check], cwd=_TREE, env=environment, check=True)
-    command = [sys.executable, "-m", "pytest", "--quiet", "-p", "no:cacheprovider", "-n2", *_TESTS]
+    options = ("--quiet", "-n2", "-pno:cacheprovider", "--hypothesis-profile=ci")  # no deadlines
+    command = [sys.executable, "-m", "pytest", *options, *_TESTS]
     status = subprocess.run(command, cwd=_TREE, env=environment, check=False).returncode
     print(f"built in {built - started:.0f} s, tested in {time.monotonic() - built:.0f} s")
     return status

@@ -26,12 +26,13 @@ def test_what_was_found_stays_mended(path):
     TARGETS[path.parent.name].check(path.read_bytes())
 
 
-@pytest.mark.skipif("TRIOQ_FUZZ_INPUTS" not in os.environ, reason="for the sanitizer leg")
-@pytest.mark.parametrize("name", TARGETS)
-def test_gathered_inputs(name):
-    """What fuzzing on this machine has gathered so far: a directory for each target."""
-    for path in sorted(Path(os.environ["TRIOQ_FUZZ_INPUTS"], name).glob("*")):
-        TARGETS[name].check(path.read_bytes())
+if "TRIOQ_FUZZ_INPUTS" in os.environ:  # in the sanitizer leg
+
+    @pytest.mark.parametrize("name", TARGETS)
+    def test_gathered_inputs(name):
+        """What fuzzing on this machine has gathered so far: a directory for each target."""
+        for path in sorted(Path(os.environ["TRIOQ_FUZZ_INPUTS"], name).glob("*")):
+            TARGETS[name].check(path.read_bytes())
 
 
 @pytest.mark.parametrize("name", TARGETS)
