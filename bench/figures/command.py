@@ -25,7 +25,7 @@ RUNS: Final = 5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """With the defaults it takes about an hour; --quick a few minutes, and is good for nothing
+    """With the defaults it takes about an hour; --quick some ten minutes, and is good for nothing
     but seeing that everything works."""
     parser.add_argument("--runs", type=int, help=f"rounds; medians are shown (default {RUNS})")
     parser.add_argument("--seconds", type=float, help=f"of each run (default {SECONDS:g})")

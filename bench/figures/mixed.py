@@ -21,6 +21,7 @@ from bench.peers.peer import Peer
 Figures = dict[str, float]
 
 SMALL = produce(1, 1, 1, 100)
+MANY = produce(64, 5, 1, 100)
 BULK = produce(16, 5, 1000, 1000, limit_bytes=0)
 HOT = produce(4, 256, 1, 100, rate=1000.0)
 COLD = Work("fetch", 1, 2, records=1000, record_bytes=1000, fetched=512)
@@ -72,6 +73,11 @@ def small_beside_bulk(seconds: float) -> Figures:
 def small_beside_busy_thread(seconds: float) -> Figures:
     """The small work against a process in which Python never rests."""
     return _load_alone(SMALL, seconds, peer=BUSY)
+
+
+def many_beside_busy_thread(seconds: float) -> Figures:
+    """64 connections with five small requests in flight against the same process."""
+    return _load_alone(MANY, seconds, peer=BUSY)
 
 
 def committed_small(seconds: float) -> Figures:

@@ -96,6 +96,7 @@ def _mixed_steps() -> list[Step]:
         Step("bulk alone", "trioq", mixed.bulk_alone),
         Step("small beside bulk", "trioq", mixed.small_beside_bulk),
         Step("small beside a busy thread", "trioq", mixed.small_beside_busy_thread),
+        Step("64 x 5 beside a busy thread", "trioq", mixed.many_beside_busy_thread),
         Step("produce beside cold fetches", "trioq", mixed.hot_beside_cold),
         Step("small, flush.policy=commit", "trioq", mixed.committed_small),
         Step(

@@ -67,7 +67,7 @@ def part_of(share: float, case: str, subject: str, figure: str, named: str) -> L
         value = figures.get(case, subject, figure)
         return None if value is None else share * value
 
-    return Limit(limit, f"{share:g} of {named}" if share != 1 else named)
+    return Limit(limit, f"{share:.2g} of {named}" if share != 1 else named)
 
 
 def above_peers(case: str, figure: str = "bytes_per_s") -> Limit:
@@ -152,6 +152,13 @@ CHECKS: Final[tuple[Check, ...]] = (
         RATE,
         True,
         part_of(0.3, "small alone", OURS, RATE, "alone"),
+        "req/s",
+    ),
+    Check(
+        "64 x 5 beside a busy thread",
+        RATE,
+        True,
+        part_of(0.3, SMALL, OURS, RATE, "alone"),
         "req/s",
     ),
     Check("produce beside cold fetches", "p99_ms", False, fixed(10), "p99 ms"),

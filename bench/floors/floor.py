@@ -13,7 +13,7 @@ from typing import NamedTuple
 from bench.errors import BenchError
 from bench.histogram import Histogram
 from bench.path import frames, loadgen
-from bench.path.measure import Measured
+from bench.path.measure import LIMITED_WARMUP_S, Measured
 from bench.path.process import BrokerProcess, ready_line, running, scratch_directory
 from bench.path.work import Work
 from bench.programs import program
@@ -32,6 +32,8 @@ def _served(command: list[str], directory: Path) -> Iterator[BrokerProcess]:
 def pump(work: Work, *, seconds: float, warmup_s: float = loadgen.WARMUP_S) -> Measured:
     """Produce requests to the bare pump: receive, CRC, write to a fresh file, answer."""
     template = frames.produce_template(TOPIC, work, range(work.connections))
+    if work.limit_bytes:
+        warmup_s = min(warmup_s, LIMITED_WARMUP_S)
     with scratch_directory() as directory:
         command = [str(program("pump")), f"file={directory / 'pump.bin'}", "answer=60"]
         with _served(command, directory) as server:

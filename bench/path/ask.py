@@ -114,6 +114,23 @@ class Asker:
             time.sleep(0.02)
         raise BenchError(f"{name} has no leaders for {partitions} partitions")
 
+    def wait_until_served(self, name: str, partitions: int) -> None:
+        """Wait until the broker does not only know its partitions, but answers for each."""
+        asked = [
+            ListOffsetsRequestPartition(partition_index=number, timestamp=LATEST)
+            for number in range(partitions)
+        ]
+        request = ListOffsetsRequest(
+            replica_id=-1, topics=[ListOffsetsRequestTopic(name=name, partitions=asked)]
+        )
+        end = time.monotonic() + TIMEOUT_S
+        while time.monotonic() < end:
+            response = self.ask(ApiKey.LIST_OFFSETS, request, ListOffsetsResponse)
+            if not any(one.error_code for one in response.topics[0].partitions):
+                return
+            time.sleep(0.02)
+        raise BenchError(f"{name} is led, but not served")
+
     def delete_topic(self, name: str) -> None:
         """Delete a topic; that it is not there is fine."""
         request = DeleteTopicsRequest(topic_names=[name], timeout_ms=30_000)

@@ -15,6 +15,7 @@ from bench.path.frames import Template
 from bench.path.process import BrokerProcess
 from bench.path.work import Work
 from bench.programs import program
+from trioq.errors import BY_CODE
 
 GB = 1e9
 WARMUP_S = 0.5
@@ -77,7 +78,9 @@ class Generator:
             raise BenchError(f"load generator: {err.strip() or out}")
         seen: dict[str, Any] = json.loads(out)
         if seen["errors"]:
-            raise BenchError(f"{seen['errors']} answers had errors, first {seen['first_error']}")
+            first = seen["first_error"]
+            name = BY_CODE[first].kafka_name if first in BY_CODE else "unknown"
+            raise BenchError(f"{seen['errors']} answers had errors, first {first} ({name})")
         if seen["short_answers"]:
             raise BenchError(f"{seen['short_answers']} answers were shorter than asked for")
         return seen

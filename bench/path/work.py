@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 KINDS: Final = ("produce", "fetch", "api_versions", "metadata", "list_offsets", "long_poll")
 CODECS: Final = ("none", "gzip", "snappy", "lz4", "zstd")
 MB: Final = 1_000_000
 
-PAGE_CACHE_BYTES: Final = 1_200 * MB
-"""What a case of large requests sends at most: less than the kernel lets be dirty before it
-slows writers down (10 % of memory starts writing back, 20 % throttles)."""
+
+def page_cache_bytes() -> int:
+    """What a run of large requests sends at most: 0.8 of what the kernel lets be dirty before it
+    starts to write back, which slows everybody down to the disk's pace; at most 4 GB."""
+    try:
+        ratio = int(Path("/proc/sys/vm/dirty_background_ratio").read_text())
+        memory = Path("/proc/meminfo").read_text()
+    except OSError:
+        return 600 * MB
+    available = int(memory.partition("MemAvailable:")[2].split()[0]) * 1024
+    return max(600 * MB, min(4000 * MB, available * (ratio or 10) * 8 // 1000))
+
+
+PAGE_CACHE_BYTES: Final = page_cache_bytes()
 
 FETCHED_REQUESTS: Final = 128
 """Requests of 1 MB that are written before they are fetched over and over."""

