@@ -43,15 +43,14 @@ def run(
 ) -> Load:
     """Run the client against `broker`; raises BenchError when a record is not delivered."""
     plan = {
+        **asked.work.described(),
         "mode": asked.mode,
         "topic": topic,
         "broker": [broker.host, broker.port, broker.pid],
         "linger_ms": asked.linger_ms,
-        "batch_bytes": asked.batch_bytes,
+        "batch_bytes": asked.batch_bytes,  # of librdkafka's batches, not of a raw request
         "seconds": seconds,
         "warmup_s": warmup_s,
-        **asked.work.described(),
-        "codec": asked.work.codec,
     }
     done = subprocess.run(
         [sys.executable, "-m", "bench.path.client", json.dumps(plan)],

@@ -16,7 +16,10 @@ from bench.figures.command import figures_table
 from bench.figures.targets import CHECKS, FETCH, LARGE, SMALL, Figures, judge
 from bench.histogram import Histogram
 from bench.micro.cases import cases as micro_cases
+from bench.path import client
 from bench.path.ask import Asker
+from bench.path.client import ClientWork
+from bench.path.command import CLIENT_WORK
 from bench.path.loadgen import Load
 from bench.path.measure import Measured, measure, started
 from bench.path.verify import verify
@@ -269,3 +272,18 @@ def test_open_loop_fetch_and_a_lost_record():
             asker.create_topic("empty", 1)
             with pytest.raises(BenchError, match="0 records were read back"):
                 verify(asker, "empty", work, [found.load])
+
+
+@LINUX
+@pytest.mark.e2e
+def test_confluent_kafka_sends_batches_of_the_size_that_is_asked_for():
+    with started(trioq_peer.PEER, {}) as broker, Asker(broker) as asker:
+        for batch_bytes, least in [(100, 1), (1_000_000, 20)]:
+            topic = f"batches{batch_bytes}"
+            asker.create_topic(topic, 1)
+            asked = ClientWork("bulk", CLIENT_WORK, linger_ms=5.0, batch_bytes=batch_bytes)
+            load = client.run(broker, topic, asked, seconds=0.2, warmup_s=0.1)
+            assert load.unanswered == 0
+            found = verify(asker, topic, CLIENT_WORK, [load])
+            assert found.records == load.sent
+            assert found.records / found.batches >= least
