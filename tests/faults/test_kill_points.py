@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.faults.client import Client
-from tests.faults.faulty_broker import FaultyBroker
+from tests.faults.faulty_broker import FaultyBroker, wait_until
 from tests.faults.ledger import Ledger
 
 Make = Callable[..., FaultyBroker]
@@ -110,7 +110,8 @@ def test_retention(make_broker: Make, step: Step) -> None:
     client.create("t")
     ledger = Ledger("t")
     die(broker, step, lambda client: [ledger.send(client) for _ in range(400)])
-    assert ledger.check(broker.client()) > 0
+    client = broker.client()
+    wait_until(lambda: ledger.check(client) > 0, "retention goes on")
     assert_sound(broker, ledger)
 
 

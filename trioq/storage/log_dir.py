@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 BACKLOG_PATIENCE_S: Final = 10.0
 """A disk that wrote nothing for so long is not waited for: producers are told to try again."""
 
+LEAST_SYNCED_FILES: Final = 4
+
 log = logs.get_logger(__name__)
 
 
@@ -107,7 +109,9 @@ class LogDir:
         self.clock = clock
         self.files = files
         self.indexes = indexes
-        self.writer = LogWriter(disk, self.fail, self._round_completed)
+        self.writer = LogWriter(
+            disk, self.fail, self._round_completed, max(LEAST_SYNCED_FILES, files.limit // 2)
+        )
         self.logs: dict[Log, None] = {}
         self.dirty = dirty
         """Logs with a staged group, of all directories: who appends adds itself."""

@@ -212,6 +212,9 @@ def settle_directory(log_dir: LogDir) -> None:
                 continue
             if sync is not None:
                 syncs.append(sync)
+        if len(syncs) >= log_dir.files.limit // 2:
+            _sync_all(log_dir, syncs)
+            syncs = []
     _sync_all(log_dir, syncs)
     if damaged or log_dir.error is not None or any(one.failed for one in log_dir.logs):
         return

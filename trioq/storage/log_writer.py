@@ -162,13 +162,15 @@ class LogWriter:
     """The write side of one log directory; loop thread only, see the module's docstring.
 
     `fail` is called with the OSError when writing or syncing failed, after what did succeed was
-    told to its logs; `completed` at the end of every round.
+    told to its logs; `completed` at the end of every round. A round holds about `most_files`
+    files open for its syncs; the logs for which there is no room come with the next one.
     """
 
     __slots__ = (
         "_completed",
         "_disk",
         "_fail",
+        "_most_files",
         "_sync_asked",
         "_watch",
         "_work",
@@ -181,10 +183,12 @@ class LogWriter:
         disk: Disk,
         fail: Callable[[OSError], None],
         completed: Callable[[], None] = lambda: None,
+        most_files: int = 1000,
     ) -> None:
         self._disk = disk
         self._fail = fail
         self._completed = completed
+        self._most_files = most_files
         self._watch = WriteWatch()
         self._writes: list[GroupWrite] = []
         self._sync_asked: dict[AppendLog, None] = {}
@@ -225,8 +229,10 @@ class LogWriter:
         """Everything that waits, as one round; None when nothing does."""
         writes, self._writes = self._writes, []
         syncs = []
-        asked, self._sync_asked = self._sync_asked, {}
-        for log in asked:
+        files = 0
+        while self._sync_asked and files < self._most_files:
+            log = next(iter(self._sync_asked))
+            del self._sync_asked[log]
             try:
                 sync = log.begin_sync()
             except OSError as error:
@@ -234,6 +240,7 @@ class LogWriter:
                 continue
             if sync is not None:
                 syncs.append(sync)
+                files += len(sync.parts)
         if not writes and not syncs:
             return None
         return Round(self._disk, writes, syncs)

@@ -63,7 +63,8 @@ def verify_dir(
     verifier = _Verifier(partitions, progress, allow_gaps=allow_gaps)
     offsets = {} if partitions == [path] else verifier.data_dir(path)
     for partition in partitions:
-        end_offset = verifier.partition(partition)
+        start_offset = offsets.get(checkpoints.LOG_START_FILE, {}).get(partition.name, 0)
+        end_offset = verifier.partition(partition, start_offset)
         verifier.checkpoints(path, offsets, partition.name, end_offset)
     return verifier.report
 
@@ -110,6 +111,7 @@ class _Verifier:
             checkpoints.RECOVERY_POINT_FILE,
             checkpoints.HIGH_WATERMARK_FILE,
             checkpoints.LOG_START_FILE,
+            checkpoints.CLEANER_FILE,
         ):
             file = path / name
             try:
@@ -142,8 +144,8 @@ class _Verifier:
                     str(path / name), 0, what, "The broker goes by the log's end at its next start"
                 )
 
-    def partition(self, path: Path) -> int:
-        """Check one partition directory; returns its log end offset."""
+    def partition(self, path: Path, start_offset: int) -> int:
+        """Check one partition directory, whose log starts there; returns its log end offset."""
         self.report.partitions += 1
         names = sorted(child.name for child in path.iterdir())
         metadata = path / identity.PARTITION_METADATA_FILE
@@ -157,7 +159,9 @@ class _Verifier:
         bases = [int(name[:20]) for name in names if _SEGMENT_NAME.fullmatch(name)]
         epochs = self._epochs(path)
         latest_start = max((start for _, start in epochs.entries()), default=0) if epochs else 0
-        check = _PartitionCheck(self.report, path, epochs, allow_gaps=self._allow_gaps)
+        check = _PartitionCheck(
+            self.report, path, epochs, start_offset, allow_gaps=self._allow_gaps
+        )
         for number, base in enumerate(bases):
             self._segment(check, path / f"{base:020d}.log", is_last=number == len(bases) - 1)
         end_offset = max(check.end_offset, 0)
@@ -230,11 +234,19 @@ class _PartitionCheck:
     """What holds from one segment to the next: offsets and leader epochs."""
 
     def __init__(
-        self, report: VerifyReport, path: Path, epochs: EpochCache | None, *, allow_gaps: bool
+        self,
+        report: VerifyReport,
+        path: Path,
+        epochs: EpochCache | None,
+        start_offset: int,
+        *,
+        allow_gaps: bool,
     ) -> None:
         self._report = report
         self._epoch_file = str(path / checkpoints.LEADER_EPOCH_FILE)
         self._epochs = epochs
+        self._start_offset = start_offset
+        """Epochs are known from here on: DeleteRecords may begin the log inside of a batch."""
         self._allow_gaps = allow_gaps
         self._leader_epoch = -1
         self.end_offset = -1
@@ -274,8 +286,8 @@ class _PartitionCheck:
                 f"leader epoch {epoch} at offset {header.base_offset} follows {self._leader_epoch}",
                 _RESTORE,
             )
-        elif self._epochs is not None:
-            known = self._epochs.epoch_for_offset(header.base_offset)
+        elif self._epochs is not None and header.last_offset >= self._start_offset:
+            known = self._epochs.epoch_for_offset(max(header.base_offset, self._start_offset))
             if known != epoch:
                 self._report.repairable(
                     self._epoch_file,
