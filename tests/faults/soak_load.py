@@ -9,6 +9,7 @@ import socket
 import struct
 import threading
 import time
+from abc import ABC, abstractmethod
 from typing import Any
 
 import confluent_kafka
@@ -24,7 +25,7 @@ RETRY_S = 0.05
 CODECS = ("none", "lz4", "zstd", "gzip", "snappy")
 
 
-class Worker(threading.Thread):
+class Worker(threading.Thread, ABC):
     """Runs `step` until told to stop; losing the broker is no error, being lied to is."""
 
     def __init__(self, broker: BrokerProcess, name: str) -> None:
@@ -35,8 +36,9 @@ class Worker(threading.Thread):
         self.stopping = threading.Event()
         self._client: Client | None = None
 
+    @abstractmethod
     def step(self) -> None:
-        raise NotImplementedError
+        """A bit of work; called over and over."""
 
     def finish(self) -> None:
         """What is left to do when no more load is wanted."""
