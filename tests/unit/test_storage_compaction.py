@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 
 import pytest
+import trio
+import trio.testing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -14,6 +17,7 @@ from tests.unit.compaction_support import (
     keyed_batch,
     records_of,
     settled,
+    stored,
     survivors,
 )
 from tests.unit.storage_support import (
@@ -28,12 +32,18 @@ from tests.unit.storage_support import (
     region_bytes,
 )
 from trioq._native import compact
+from trioq._native.batch import peek
+from trioq._native.crc32c import crc32c
 from trioq.errors import InvalidRecord
+from trioq.record.batch import read_records
 from trioq.record.compression import Codec
 from trioq.storage.compaction_map import CompactionVoid, UncleanableLog
 from trioq.storage.compaction_plan import is_due, plan_compaction, roll_overdue
+from trioq.storage.compactor import CompactionLimits, run_compactor
+from trioq.storage.disk import OsDisk
 from trioq.storage.memory_disk import MemoryDisk
 from trioq.storage.segment import Segment
+from trioq.types import TopicPartition
 
 COMPACT = Config(cleanup_policy=("compact",), segment_bytes=600, index_interval_bytes=100)
 DAY_MS = 86_400_000
@@ -529,6 +539,119 @@ def test_keys_are_asked_for():
     compact.check_keys(keyed_batch([(b"", b"1")])[61:], 1)
     with pytest.raises(InvalidRecord, match="record 1 is malformed"):
         compact.check_keys(keyed_batch([(b"a", b"1")])[61:], 2)
+
+
+@given(data=st.data())
+def test_records_that_are_not_what_they_say_do_no_harm(data):
+    """Any bytes under a right CRC: the batch stays as it is, or is taken apart rightly."""
+    from trioq._native.batch import seal
+
+    count = data.draw(st.integers(1, 6))
+    batch = keyed_batch([(b"%d" % i, b"v" * i if i % 3 else None) for i in range(count)])
+    for _ in range(data.draw(st.integers(0, 4))):
+        position = data.draw(st.integers(61, len(batch) - 1))
+        batch[position] = data.draw(st.integers(0, 255))
+    if data.draw(st.booleans()):
+        del batch[data.draw(st.integers(61, len(batch))) :]
+    seal(batch)
+    offsets = compact.OffsetMap(20, os.urandom(16), 0, count)
+    assert offsets.add_batches(batch, 0, len(batch)) == (len(batch), compact.NEED_MORE)
+    filtered = compact.BatchFilter(
+        offsets,
+        map_end_offset=count,
+        group_end_offset=count,
+        last_offsets={},
+        now_ms=NOW_MS,
+        delete_horizon_ms=NOW_MS + DAY_MS,
+        base_offset=0,
+        index_interval_bytes=0,
+    )
+    assert filtered.add_batches(batch, 0, len(batch)) == (len(batch), compact.NEED_MORE)
+    output = filtered.take_output()
+    if filtered.unreadable_batches:
+        assert output == batch
+        return
+    header = peek(output)
+    assert (header.size_bytes, header.next_offset) == (len(output), count)
+    assert header.crc == crc32c(output[21:])
+    try:
+        read_records(batch)
+    except InvalidRecord:
+        return  # values and headers are taken along unseen
+    (kept,) = stored(output)
+    keys = [record.key for record in kept.records]
+    assert len(set(keys)) == len(keys)
+
+
+# the service
+
+
+def test_the_service_compacts_what_is_due_and_stops_when_told(tmp_path):
+    dirs = open_dirs(OsDisk(), (str(tmp_path),))
+    config = dataclasses.replace(COMPACT, segment_bytes=20_000)
+    log = dirs.log(TP, TOPIC_ID, config)
+    other = dirs.log(TopicPartition("other", 0), TOPIC_ID, Config())
+    for one in (log, other):
+        write(one, *[[(b"%d" % (i % 10), b"v" * 50)] for i in range(1000)])
+        settled(one)
+    whole = other.size_bytes
+    limits = CompactionLimits(backoff_ms=1)
+
+    async def main():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run_compactor, log.log_dir, limits, log.log_dir.clock)
+            with trio.fail_after(30):
+                while log.cleaned_end_offset < 1000:
+                    write(log, [(b"new", b"v")])
+                    log.read(0, 100, end_offset=1000, min_one_batch=True).file.release()
+                    await trio.sleep(0)
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
+    assert log.log_end_offset > 1000
+    assert [one.offset for one in records_of(log) if one.offset < 1000] == list(range(990, 1000))
+    assert other.size_bytes == whole
+    dirs.close()
+
+
+def test_a_compaction_under_way_ends_at_once_when_cancelled(tmp_path):
+    dirs = open_dirs(OsDisk(), (str(tmp_path),))
+    log = dirs.log(TP, TOPIC_ID, COMPACT)
+    write(log, *[[(b"%d" % (i % 10), b"v" * 50)] for i in range(500)])
+    settled(log)
+    before = values(log)
+    limits = CompactionLimits(backoff_ms=1, io_bytes_per_second=1)  # days of work
+
+    async def main():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run_compactor, log.log_dir, limits, log.log_dir.clock)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
+    assert values(log) == before
+    assert not list(tmp_path.rglob("*.cleaned"))
+    dirs.close()
+
+
+def test_a_log_deleted_while_it_is_compacted_takes_nothing_else_along(tmp_path):
+    dirs = open_dirs(OsDisk(), (str(tmp_path),))
+    log = dirs.log(TP, TOPIC_ID, COMPACT)
+    write(log, *[[(b"%d" % (i % 10), b"v" * 50)] for i in range(500)])
+    settled(log)
+    log_dir = log.log_dir
+    limits = CompactionLimits(backoff_ms=1, io_bytes_per_second=100_000)
+
+    async def main():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run_compactor, log_dir, limits, log_dir.clock)
+            await trio.testing.wait_all_tasks_blocked()
+            dirs.delete(TP, TOPIC_ID)
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
+    assert log_dir.error is None
+    dirs.close()
 
 
 # against a dict

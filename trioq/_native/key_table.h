@@ -42,10 +42,7 @@ static inline void trioq_siphash128(
     const uint8_t *end = data + (length & ~(size_t)7);
     size_t left = length & 7;
     for (; data != end; data += 8) {
-        word = 0;
-        for (int i = 0; i < 8; i++) {
-            word |= (uint64_t)data[i] << (8 * i);
-        }
+        memcpy(&word, data, 8); /* in the order of this machine: hashes are never stored */
         v3 ^= word;
         TRIOQ_SIP_ROUND;
         TRIOQ_SIP_ROUND;

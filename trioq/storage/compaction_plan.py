@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from trioq.storage.log import Log
 
 NO_LIMIT_MS: Final = 2**63 - 1
+MAX_GROUP_SEGMENTS: Final = 64
+"""Their files are renamed on the loop, all at once."""
 
 
 class Source(NamedTuple):
@@ -125,7 +127,8 @@ def grouped(sources: Sequence[Source], segment_bytes: int) -> Iterator[tuple[Sou
     size = 0
     for one in sources:
         if group and (
-            size + one.size > segment_bytes
+            len(group) == MAX_GROUP_SEGMENTS
+            or size + one.size > segment_bytes
             or one.end_offset - group[0].base_offset > MAX_RELATIVE_OFFSET
         ):
             yield tuple(group)

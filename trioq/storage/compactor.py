@@ -123,7 +123,9 @@ async def _compact(one: Log, left_alone: set[Log], limits: CompactionLimits, clo
         _leave_alone(one, left_alone, error)
         return False
     except OSError as error:
-        if is_out_of_space(error) and not one.failed:
+        if one.failed:
+            return False  # deleted: its directory is gone
+        if is_out_of_space(error):
             log.warning("compaction_skipped", log=str(one.topic_partition), reason=str(error))
         else:
             one.log_dir.fail(error)

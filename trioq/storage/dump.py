@@ -31,6 +31,7 @@ _OFFSET_CHECKPOINTS: Final = (
     checkpoints.RECOVERY_POINT_FILE,
     checkpoints.HIGH_WATERMARK_FILE,
     checkpoints.LOG_START_FILE,
+    checkpoints.CLEANER_FILE,
 )
 
 
