@@ -1,0 +1,40 @@
+"""What a group's state machine asks its driver to do, in order.
+
+A machine's event returns a list of effects. The driver carries them out in the list's order; an
+`Answer` that follows a `Persist` of the same list is given only when that write is durable, and
+becomes COORDINATOR_NOT_AVAILABLE when it failed (the client tries again; nobody was told what
+the store does not hold, SAFETY rule 15).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from trioq.errors import KafkaError
+
+Waiter = Any
+"""Whoever waits for an answer: handed in with an event, handed back, never looked at."""
+
+
+class Answer(NamedTuple):
+    """Give `result` to `waiter`; each waiter is answered exactly once."""
+
+    waiter: Waiter
+    result: Any
+    """The event's result type (such as JoinResult), or a KafkaError."""
+
+
+class Persist(NamedTuple):
+    """Write the machine's `snapshot()`, as it is when this effect is met, to the metastore."""
+
+
+class Remove(NamedTuple):
+    """The group is dead: delete its node unless it still holds committed offsets."""
+
+
+Effect = Answer | Persist | Remove
+
+
+def refusal(waiter: Waiter, error: KafkaError) -> list[Effect]:
+    """The effects of an event that is refused and changed nothing."""
+    return [Answer(waiter, error)]
