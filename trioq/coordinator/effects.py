@@ -1,9 +1,10 @@
 """What a group's state machine asks its driver to do, in order.
 
-A machine's event returns a list of effects. The driver carries them out in the list's order; an
-`Answer` that follows a `Persist` of the same list is given only when that write is durable, and
-becomes COORDINATOR_NOT_AVAILABLE when it failed (the client tries again; nobody was told what
-the store does not hold, SAFETY rule 15).
+A machine's event returns a list of effects. The driver carries them out in the list's order. An
+`Answer` is given only when every `Persist` of the group before it, in its own list or in that of an
+earlier event, is durable, and becomes COORDINATOR_NOT_AVAILABLE when one failed; a failed one is
+repeated before the next result is given (the client tries again; nobody was told what the store
+does not hold, SAFETY rule 15). Refusals need not wait.
 """
 
 from __future__ import annotations
