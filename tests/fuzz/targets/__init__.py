@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from tests.fuzz.target import Target
-from tests.fuzz.targets import batches, codecs, files, logs, metastore, tools, wire
+from tests.fuzz.targets import (
+    batches,
+    codecs,
+    compaction,
+    files,
+    logs,
+    metastore,
+    tools,
+    wire,
+)
 
 TARGETS: dict[str, Target] = {
     target.name: target
-    for module in (wire, batches, codecs, files, logs, tools, metastore)
+    for module in (wire, batches, codecs, compaction, files, logs, tools, metastore)
     for target in module.TARGETS
 }
