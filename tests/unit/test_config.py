@@ -141,6 +141,11 @@ def test_configurations_are_immutable():
         ("metastore", "etcd", "allowed is embedded"),
         ("queued.max.request.bytes", "1024", "socket.request.max.bytes"),
         ("message.max.bytes", "2000000000", "socket.request.max.bytes"),
+        ("group.min.session.timeout.ms", "1800001", "must not exceed group.max.session"),
+        ("group.consumer.session.timeout.ms", "44999", "group.consumer.min.session.timeout.ms"),
+        ("group.consumer.heartbeat.interval.ms", "15001", "group.consumer.max.heartbeat"),
+        ("group.consumer.assignors", "sticky", "a list of uniform, range"),
+        ("group.consumer.migration.policy", "both", "one of bidirectional, upgrade"),
         ("log.segmnt.bytes", "1", "did you mean log.segment.bytes?"),
         ("nothing like it at all", "1", "is not a broker configuration key"),
         ("retention.ms", "1", "is not a broker configuration key"),
@@ -150,6 +155,17 @@ def test_errors_name_key_value_and_what_is_allowed(name, text, expected):
     with pytest.raises(ConfigError) as caught:
         BrokerConfig.from_mapping({name: text})
     assert expected in str(caught.value)
+
+
+def test_members_send_heartbeats_before_their_session_ends():
+    values = {
+        "group.consumer.min.session.timeout.ms": "1000",
+        "group.consumer.session.timeout.ms": "5000",
+    }
+    with pytest.raises(ConfigError, match="must be less than group.consumer.session.timeout.ms"):
+        BrokerConfig.from_mapping(values)
+    values["group.consumer.session.timeout.ms"] = "5001"
+    assert BrokerConfig.from_mapping(values).group_consumer_session_timeout_ms == 5001
 
 
 def test_an_error_says_where_the_value_was_set():

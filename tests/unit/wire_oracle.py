@@ -6,6 +6,7 @@ import dataclasses
 import datetime as dt
 import importlib
 import io
+import pkgutil
 import types
 import typing
 import uuid
@@ -16,7 +17,7 @@ from kio.schema.errors import ErrorCode
 from kio.serial import entity_reader, entity_writer
 
 from trioq.wire import kinds
-from trioq.wire.api_keys import APIS, ApiKey
+from trioq.wire import messages as declarations
 from trioq.wire.kinds import ArrayOf, Field, Kind, StructSchema
 from trioq.wire.schema import Message
 
@@ -37,20 +38,23 @@ PRIMITIVES = {
     kinds.RECORDS: st.binary(max_size=64) | st.just(b"z" * 130),
 }
 ERROR_CODES = st.sampled_from([code.value for code in ErrorCode])
-# kio has these as datetimes, which cannot hold every int64.
-DATETIMES_MS = st.integers(0, 1 << 42) | st.just(-1)
-DATETIME_FIELDS = {"log_append_time_ms"}
+# kio has these as datetimes and timedeltas, which cannot hold every int64.
+TIMES_MS = st.integers(0, 1 << 42) | st.just(-1)
+TIME_FIELDS = {"log_append_time_ms", "retention_time_ms"}
 SUFFIX_MS = "_ms"
 
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
 def implemented() -> list[tuple[type[Message], int]]:
-    """Every message class with every version it declares."""
+    """Every message class with every version it declares, advertised or not."""
+    names = [found.name for found in pkgutil.iter_modules(declarations.__path__)]
+    modules = [importlib.import_module(f"{declarations.__name__}.{name}") for name in names]
     return [
         (cls, version)
-        for api in APIS.values()
-        for cls in (api.request_class, api.response_class)
+        for module in modules
+        for cls in vars(module).values()
+        if isinstance(cls, type) and issubclass(cls, Message) and cls.__module__ == module.__name__
         for version in range(cls.FIRST_VERSION, cls.LAST_VERSION + 1)
     ]
 
@@ -78,8 +82,8 @@ def messages(cls: type[Any], version: int) -> st.SearchStrategy[Any]:
 def _values(field: Field, version: int) -> st.SearchStrategy[Any]:
     if field.name == "error_code":
         return ERROR_CODES
-    if field.name in DATETIME_FIELDS:
-        return DATETIMES_MS
+    if field.name in TIME_FIELDS:
+        return TIMES_MS
     values = _kind_values(field.kind, version)
     if isinstance(field.kind, StructSchema) and field.tag is not None:
         # One that says nothing is not sent; None is how we have that.
@@ -98,10 +102,11 @@ def _kind_values(kind: Kind, version: int) -> st.SearchStrategy[Any]:
 
 def kio_class(cls: type[Message], version: int) -> type[Any]:
     """kio's class for one version of one of our messages."""
-    api = cls.__name__.removesuffix("Request").removesuffix("Response")
-    part = "request" if cls.__name__.endswith("Request") else "response"
-    key = next(key for key in ApiKey if APIS[key].name == api)
-    module = importlib.import_module(f"kio.schema.{key.name.lower()}.v{version}.{part}")
+    name = cls.__module__.rpartition(".")[2]
+    part = cls.__name__.lower().removeprefix(name.replace("_", ""))
+    if name == "consumer_protocol":
+        name, part = f"{name}_{part}", "data"
+    module = importlib.import_module(f"kio.schema.{name}.v{version}.{part}")
     found: type[Any] = getattr(module, cls.__name__)
     return found
 
@@ -147,7 +152,7 @@ def _value_to_kio(value: Any, kind: Kind, kio_type: Any, kafka_type: str, versio
         )
     if kafka_type == "error_code":
         return ErrorCode(value)
-    if kafka_type == "timedelta_i32":
+    if kafka_type in ("timedelta_i32", "timedelta_i64"):
         return dt.timedelta(milliseconds=value)
     if kafka_type == "datetime_i64":
         return None if value == -1 else EPOCH + dt.timedelta(milliseconds=value)

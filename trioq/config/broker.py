@@ -96,6 +96,24 @@ class BrokerConfig:
     log_preallocate: bool
     log_max_open_files: int
     stray_retention_ms: int
+    coordination_slots: int
+    group_min_session_timeout_ms: int
+    group_max_session_timeout_ms: int
+    group_initial_rebalance_delay_ms: int
+    group_max_size: int
+    group_consumer_session_timeout_ms: int
+    group_consumer_min_session_timeout_ms: int
+    group_consumer_max_session_timeout_ms: int
+    group_consumer_heartbeat_interval_ms: int
+    group_consumer_min_heartbeat_interval_ms: int
+    group_consumer_max_heartbeat_interval_ms: int
+    group_consumer_max_size: int
+    group_consumer_assignors: tuple[str, ...]
+    group_consumer_migration_policy: str
+    offset_metadata_max_bytes: int
+    offset_commit_timeout_ms: int
+    offsets_retention_minutes: int
+    offsets_retention_check_interval_ms: int
     unclean_leader_election_enable: bool
     settings: Mapping[str, tuple[Setting, ...]] = field(repr=False, compare=False)
     """For each key that was set, what was set, the effective value first."""
@@ -185,8 +203,33 @@ class BrokerConfig:
             raise ConfigError(
                 f"log.dirs={','.join(self.log_dirs)} is not valid: a directory is named twice"
             )
+        self._check_groups()
         _check_metastore(self.metastore)
         self.endpoints()
+
+    def _check_groups(self) -> None:
+        for name in ("session.timeout.ms", "heartbeat.interval.ms"):
+            minimum, value, maximum = (
+                getattr(self, f"group.consumer.{bound}{name}".replace(".", "_"))
+                for bound in ("min.", "", "max.")
+            )
+            if not minimum <= value <= maximum:
+                raise ConfigError(
+                    f"group.consumer.{name}={value} is not valid: it must be from "
+                    f"group.consumer.min.{name}={minimum} to group.consumer.max.{name}={maximum}"
+                )
+        if self.group_consumer_heartbeat_interval_ms >= self.group_consumer_session_timeout_ms:
+            raise ConfigError(
+                f"group.consumer.heartbeat.interval.ms={self.group_consumer_heartbeat_interval_ms} "
+                "is not valid: it must be less than group.consumer.session.timeout.ms="
+                f"{self.group_consumer_session_timeout_ms}"
+            )
+        if self.group_min_session_timeout_ms > self.group_max_session_timeout_ms:
+            raise ConfigError(
+                f"group.min.session.timeout.ms={self.group_min_session_timeout_ms} is not valid: "
+                "it must not exceed group.max.session.timeout.ms="
+                f"{self.group_max_session_timeout_ms}"
+            )
 
 
 def broker_key(name: str) -> Key:

@@ -10,135 +10,73 @@ from __future__ import annotations
 
 from typing import Final
 
+from trioq.config.group_keys import GROUP_KEYS
 from trioq.config.key import INT_MAX, LONG_MAX, Fallback, Key, Kind, Scope, Value
-
-_KIB = 1024
-_MIB = 1024 * _KIB
-_GIB = 1024 * _MIB
-_MINUTE_MS = 60_000
-_HOUR_MS = 60 * _MINUTE_MS
-_DAY_MS = 24 * _HOUR_MS
-
-
-def _number(
-    name: str,
-    default: int | None,
-    doc: str,
-    *,
-    unit: str = "",
-    minimum: int = 0,
-    maximum: int = LONG_MAX,
-    dynamic: bool = False,
-    note: str = "",
-) -> Key:
-    kind = Kind.INT if maximum <= INT_MAX else Kind.LONG
-    return Key(
-        Scope.BROKER,
-        name,
-        kind,
-        default,
-        doc,
-        unit=unit,
-        minimum=minimum,
-        maximum=maximum,
-        dynamic=dynamic,
-        note=note,
-    )
-
-
-def _bytes(
-    name: str,
-    default: int,
-    doc: str,
-    *,
-    minimum: int = 0,
-    maximum: int = INT_MAX,
-    dynamic: bool = False,
-) -> Key:
-    return _number(
-        name, default, doc, unit="bytes", minimum=minimum, maximum=maximum, dynamic=dynamic
-    )
-
-
-def _ms(
-    name: str,
-    default: int | None,
-    doc: str,
-    *,
-    minimum: int = 0,
-    maximum: int = LONG_MAX,
-    dynamic: bool = False,
-) -> Key:
-    return _number(name, default, doc, unit="ms", minimum=minimum, maximum=maximum, dynamic=dynamic)
-
-
-def _boolean(name: str, default: bool, doc: str, *, dynamic: bool = False) -> Key:
-    return Key(Scope.BROKER, name, Kind.BOOLEAN, default, doc, dynamic=dynamic)
-
-
-def _choice(
-    name: str, default: str, doc: str, choices: tuple[str, ...], *, dynamic: bool = False
-) -> Key:
-    return Key(Scope.BROKER, name, Kind.STRING, default, doc, choices=choices, dynamic=dynamic)
-
-
-def _text(name: str, default: str | None, doc: str) -> Key:
-    return Key(Scope.BROKER, name, Kind.STRING, default, doc)
-
-
-def _list(name: str, default: tuple[str, ...], doc: str) -> Key:
-    return Key(Scope.BROKER, name, Kind.LIST, default, doc)
-
+from trioq.config.rows import (
+    DAY_MS,
+    GIB,
+    HOUR_MS,
+    KIB,
+    MIB,
+    MINUTE_MS,
+    boolean,
+    choice,
+    duration,
+    listing,
+    number,
+    size,
+    text,
+)
 
 _BROKER: Final = (
     # Identity and addresses
-    _number("node.id", 1, "Id of this broker; kept in the data directory.", maximum=INT_MAX),
-    _text("broker.rack", None, "Rack of this broker: replicas are spread over racks."),
-    _list(
+    number("node.id", 1, "Id of this broker; kept in the data directory.", maximum=INT_MAX),
+    text("broker.rack", None, "Rack of this broker: replicas are spread over racks."),
+    listing(
         "listeners",
         ("PLAINTEXT://127.0.0.1:9092",),
         "Addresses to listen on, as HOST:PORT or NAME://HOST:PORT; port 0 takes a free port, "
         "IPv6 addresses stand in brackets.",
     ),
-    _list(
+    listing(
         "advertised.listeners",
         (),
         "Addresses that clients are told to connect to, in the order of listeners or by their "
         "names; needed where a listener is on a wildcard address.",
     ),
-    _list("log.dirs", ("trioq-data",), "Directories that hold the data of this broker."),
-    _text("metastore", "embedded", "Where metadata lives: embedded, in the first data directory."),
-    _choice(
+    listing("log.dirs", ("trioq-data",), "Directories that hold the data of this broker."),
+    text("metastore", "embedded", "Where metadata lives: embedded, in the first data directory."),
+    choice(
         "logging.level",
         "info",
         "Least severe log lines that are written to stderr.",
         ("debug", "info", "warning", "error"),
     ),
     # Topics
-    _number(
+    number(
         "num.partitions",
         1,
         "Number of partitions of a topic that is created without stating one.",
         minimum=1,
         maximum=INT_MAX,
     ),
-    _number(
+    number(
         "default.replication.factor",
         1,
         "Number of replicas of a topic that is created without stating one.",
         minimum=1,
         maximum=32767,
     ),
-    _number(
+    number(
         "max.partitions.per.topic",
         10_000,
         "Greatest number of partitions that a topic may be given.",
         minimum=1,
         maximum=INT_MAX,
     ),
-    _boolean("auto.create.topics.enable", True, "Create a topic when a client first asks for it."),
-    _boolean("delete.topic.enable", True, "Allow topics to be deleted."),
-    _number(
+    boolean("auto.create.topics.enable", True, "Create a topic when a client first asks for it."),
+    boolean("delete.topic.enable", True, "Allow topics to be deleted."),
+    number(
         "max.request.partition.size.limit",
         2_000,
         "Most partitions in one answer to DescribeTopicPartitions.",
@@ -146,7 +84,7 @@ _BROKER: Final = (
         maximum=INT_MAX,
     ),
     # Connections and requests
-    _number(
+    number(
         "max.connections",
         INT_MAX,
         "Most client connections at a time; never more than the limit of file descriptors "
@@ -154,41 +92,41 @@ _BROKER: Final = (
         minimum=1,
         maximum=INT_MAX,
     ),
-    _number(
+    number(
         "max.connections.per.ip",
         INT_MAX,
         "Most client connections at a time from one address.",
         minimum=1,
         maximum=INT_MAX,
     ),
-    _ms("connections.max.idle.ms", 10 * _MINUTE_MS, "Close a connection idle for this long."),
-    _ms(
+    duration("connections.max.idle.ms", 10 * MINUTE_MS, "Close a connection idle for this long."),
+    duration(
         "request.receive.timeout.ms",
         30_000,
         "Close a connection whose request, once begun, has not arrived whole after this long.",
         minimum=1,
     ),
-    _ms(
+    duration(
         "response.send.timeout.ms",
         30_000,
         "Close a connection that does not take a waiting response for this long.",
         minimum=1,
     ),
-    _bytes(
+    size(
         "socket.request.max.bytes",
-        100 * _MIB,
+        100 * MIB,
         "Largest request; a connection that announces a larger one is closed before any of it "
         "is kept.",
-        minimum=1 * _KIB,
+        minimum=1 * KIB,
     ),
-    _bytes(
+    size(
         "queued.max.request.bytes",
-        512 * _MIB,
+        512 * MIB,
         "Memory for the requests of all connections together; at least socket.request.max.bytes.",
-        minimum=1 * _KIB,
+        minimum=1 * KIB,
         maximum=LONG_MAX,
     ),
-    _number(
+    number(
         "connection.max.in.flight.requests",
         256,
         "Most requests of one connection that wait for their response; it is not read from "
@@ -196,43 +134,41 @@ _BROKER: Final = (
         minimum=1,
         maximum=100_000,
     ),
-    _bytes(
+    size(
         "connection.max.in.flight.bytes",
-        100 * _MIB,
+        100 * MIB,
         "Most bytes of waiting requests of one connection; a single request may exceed it.",
-        minimum=1 * _KIB,
+        minimum=1 * KIB,
         maximum=LONG_MAX,
     ),
-    _bytes(
+    size(
         "connection.max.queued.response.bytes",
-        16 * _MIB,
+        16 * MIB,
         "A connection with more bytes of unsent responses is not read from; a single response "
         "may exceed it.",
-        minimum=1 * _KIB,
+        minimum=1 * KIB,
         maximum=LONG_MAX,
     ),
-    _bytes(
-        "fetch.max.bytes", 55 * _MIB, "Most bytes of records in one Fetch response.", minimum=1024
-    ),
-    _number(
+    size("fetch.max.bytes", 55 * MIB, "Most bytes of records in one Fetch response.", minimum=1024),
+    number(
         "max.incremental.fetch.session.cache.slots",
         1_000,
         "Number of incremental fetch sessions that are kept.",
         maximum=INT_MAX,
     ),
-    _ms(
+    duration(
         "shutdown.drain.timeout.ms",
         10_000,
         "How long a broker that is told to stop lets connections finish.",
     ),
     # Produce
-    _bytes(
+    size(
         "message.max.bytes",
         1_048_588,
         "Largest record batch that a producer may send, as it is stored.",
         dynamic=True,
     ),
-    _number(
+    number(
         "min.insync.replicas",
         1,
         "Replicas that must be in sync for a produce request with acks=all to be accepted.",
@@ -240,7 +176,7 @@ _BROKER: Final = (
         maximum=32767,
         dynamic=True,
     ),
-    _choice(
+    choice(
         "produce.batch.validation",
         "relaxed",
         "Whether records inside compressed batches are checked: relaxed trusts the batch's CRC, "
@@ -248,13 +184,13 @@ _BROKER: Final = (
         ("relaxed", "strict"),
         dynamic=True,
     ),
-    _bytes(
+    size(
         "produce.decompressed.max.bytes",
-        256 * _MIB,
+        256 * MIB,
         "A compressed batch that holds more than this is refused where it has to be opened.",
-        minimum=1 * _KIB,
+        minimum=1 * KIB,
     ),
-    _number(
+    number(
         "produce.decompressed.max.ratio",
         1_000,
         "A compressed batch that grows by more than this factor is refused where it has to be "
@@ -262,7 +198,7 @@ _BROKER: Final = (
         minimum=1,
         maximum=1_000_000,
     ),
-    _choice(
+    choice(
         "compression.type",
         "producer",
         "Codec in which batches are stored: producer keeps what the producer chose, any other "
@@ -270,7 +206,7 @@ _BROKER: Final = (
         ("producer", "uncompressed", "gzip", "snappy", "lz4", "zstd"),
         dynamic=True,
     ),
-    _number(
+    number(
         "compression.gzip.level",
         -1,
         "Level of gzip where the broker compresses; -1 is the codec's own default.",
@@ -278,7 +214,7 @@ _BROKER: Final = (
         maximum=9,
         dynamic=True,
     ),
-    _number(
+    number(
         "compression.lz4.level",
         9,
         "Level of lz4 where the broker compresses.",
@@ -286,7 +222,7 @@ _BROKER: Final = (
         maximum=17,
         dynamic=True,
     ),
-    _number(
+    number(
         "compression.zstd.level",
         3,
         "Level of zstd where the broker compresses.",
@@ -294,41 +230,41 @@ _BROKER: Final = (
         maximum=22,
         dynamic=True,
     ),
-    _choice(
+    choice(
         "log.message.timestamp.type",
         "CreateTime",
         "Whether records keep the producer's timestamps or get the time of their append.",
         ("CreateTime", "LogAppendTime"),
         dynamic=True,
     ),
-    _ms(
+    duration(
         "log.message.timestamp.before.max.ms",
         LONG_MAX,
         "How far a producer's timestamp may lie before the broker's clock.",
         dynamic=True,
     ),
-    _ms(
+    duration(
         "log.message.timestamp.after.max.ms",
-        _HOUR_MS,
+        HOUR_MS,
         "How far a producer's timestamp may lie after the broker's clock.",
         dynamic=True,
     ),
-    _ms(
+    duration(
         "producer.id.expiration.ms",
-        _DAY_MS,
+        DAY_MS,
         "How long the sequence numbers of an idempotent producer that is silent are remembered.",
         minimum=1,
     ),
     # Storage
-    _bytes(
+    size(
         "log.segment.bytes",
-        _GIB,
+        GIB,
         "Size at which a segment is closed and the next one begun.",
-        minimum=1 * _KIB,
+        minimum=1 * KIB,
         dynamic=True,
     ),
-    _ms("log.roll.ms", None, "Age at which a segment is closed.", minimum=1, dynamic=True),
-    _number(
+    duration("log.roll.ms", None, "Age at which a segment is closed.", minimum=1, dynamic=True),
+    number(
         "log.roll.hours",
         168,
         "Age at which a segment is closed, where log.roll.ms is not set.",
@@ -336,29 +272,29 @@ _BROKER: Final = (
         minimum=1,
         maximum=INT_MAX,
     ),
-    _ms(
+    duration(
         "log.roll.jitter.ms",
         None,
         "Greatest random time by which the age limit of a segment is shortened.",
         dynamic=True,
     ),
-    _number(
+    number(
         "log.roll.jitter.hours",
         0,
         "Greatest random shortening of a segment's age limit, where log.roll.jitter.ms is not set.",
         unit="hours",
         maximum=INT_MAX,
     ),
-    _bytes(
+    size(
         "log.index.size.max.bytes",
-        10 * _MIB,
+        10 * MIB,
         "Largest index file; a segment whose index is full is closed.",
         minimum=32,
         dynamic=True,
     ),
-    _bytes(
+    size(
         "log.index.interval.bytes",
-        4 * _KIB,
+        4 * KIB,
         "Bytes of records between two entries of the offset index.",
         dynamic=True,
     ),
@@ -372,22 +308,22 @@ _BROKER: Final = (
         choices=("delete", "compact"),
         dynamic=True,
     ),
-    _bytes(
+    size(
         "log.cleaner.dedupe.buffer.size",
-        128 * _MIB,
+        128 * MIB,
         "Memory for the keys that a compaction knows at a time, 32 bytes each, shared by the log "
         "directories; a log with more new keys is compacted in several passes.",
-        minimum=_MIB,
+        minimum=MIB,
         maximum=LONG_MAX,
     ),
-    _bytes(
+    size(
         "log.cleaner.io.max.bytes.per.second",
         LONG_MAX,
         "Most bytes that compaction reads and writes in a second, per log directory.",
-        minimum=1 * _KIB,
+        minimum=1 * KIB,
         maximum=LONG_MAX,
     ),
-    _ms(
+    duration(
         "log.cleaner.backoff.ms",
         15_000,
         "Time between two looks for logs to compact, when there was none.",
@@ -403,13 +339,13 @@ _BROKER: Final = (
         maximum=1,
         dynamic=True,
     ),
-    _ms(
+    duration(
         "log.cleaner.min.compaction.lag.ms",
         0,
         "Time for which a record is not compacted.",
         dynamic=True,
     ),
-    _ms(
+    duration(
         "log.cleaner.max.compaction.lag.ms",
         LONG_MAX,
         "Time after which a record is compacted, whatever the ratio; also an age at which a "
@@ -417,14 +353,14 @@ _BROKER: Final = (
         minimum=1,
         dynamic=True,
     ),
-    _ms(
+    duration(
         "log.cleaner.delete.retention.ms",
-        _DAY_MS,
+        DAY_MS,
         "How long a record without a value (a tombstone) stays after its key was compacted: a "
         "consumer that reads a whole log in less time sees every deletion.",
         dynamic=True,
     ),
-    _bytes(
+    size(
         "log.retention.bytes",
         -1,
         "Size of a partition above which its oldest segments are deleted; -1 is no limit.",
@@ -432,14 +368,14 @@ _BROKER: Final = (
         maximum=LONG_MAX,
         dynamic=True,
     ),
-    _ms(
+    duration(
         "log.retention.ms",
         None,
         "Age at which segments are deleted; -1 is no limit.",
         minimum=-1,
         dynamic=True,
     ),
-    _number(
+    number(
         "log.retention.minutes",
         None,
         "Age at which segments are deleted, where log.retention.ms is not set; -1 is no limit.",
@@ -447,7 +383,7 @@ _BROKER: Final = (
         minimum=-1,
         maximum=INT_MAX,
     ),
-    _number(
+    number(
         "log.retention.hours",
         168,
         "Age at which segments are deleted, where neither log.retention.ms nor "
@@ -456,19 +392,19 @@ _BROKER: Final = (
         minimum=-1,
         maximum=INT_MAX,
     ),
-    _ms(
+    duration(
         "log.retention.check.interval.ms",
-        5 * _MINUTE_MS,
+        5 * MINUTE_MS,
         "Time between two looks for segments to delete.",
         minimum=1,
     ),
-    _ms(
+    duration(
         "log.segment.delete.delay.ms",
-        _MINUTE_MS,
+        MINUTE_MS,
         "Time from a segment's retirement to the removal of its files.",
         dynamic=True,
     ),
-    _choice(
+    choice(
         "flush.policy",
         "os",
         "When records are forced to disk: os leaves it to the operating system, interval syncs "
@@ -476,41 +412,43 @@ _BROKER: Final = (
         ("os", "interval", "commit"),
         dynamic=True,
     ),
-    _ms(
+    duration(
         "log.flush.interval.ms",
         1_000,
         "With flush.policy=interval, longest time that a record stays unsynced.",
         minimum=1,
         dynamic=True,
     ),
-    _number(
+    number(
         "log.flush.interval.messages",
         LONG_MAX,
         "With flush.policy=interval, number of records after which a partition is synced.",
         minimum=1,
         dynamic=True,
     ),
-    _ms(
+    duration(
         "log.flush.offset.checkpoint.interval.ms",
-        _MINUTE_MS,
+        MINUTE_MS,
         "Time between two checkpoints of recovery points, which bound the work after a crash.",
         minimum=1,
     ),
-    _boolean(
+    boolean(
         "log.preallocate", False, "Reserve the space of a segment when it is begun.", dynamic=True
     ),
-    _number(
+    number(
         "log.max.open.files",
         -1,
         "Most segment files held open; -1 derives it from the limit of file descriptors.",
         minimum=-1,
         maximum=INT_MAX,
     ),
-    _ms(
+    duration(
         "stray.retention.ms",
-        7 * _DAY_MS,
+        7 * DAY_MS,
         "Time until a partition directory that belongs to no known topic is removed.",
     ),
+    # Groups
+    *GROUP_KEYS,
     # Replication
     Key(
         Scope.BROKER,
@@ -592,13 +530,13 @@ _TOPIC: Final = (
     _topic(
         "retention.ms",
         "log.retention.ms",
-        ("log.retention.minutes", _MINUTE_MS),
-        ("log.retention.hours", _HOUR_MS),
+        ("log.retention.minutes", MINUTE_MS),
+        ("log.retention.hours", HOUR_MS),
     ),
     _topic("segment.bytes", "log.segment.bytes"),
     _topic("segment.index.bytes", "log.index.size.max.bytes"),
-    _topic("segment.jitter.ms", "log.roll.jitter.ms", ("log.roll.jitter.hours", _HOUR_MS)),
-    _topic("segment.ms", "log.roll.ms", ("log.roll.hours", _HOUR_MS)),
+    _topic("segment.jitter.ms", "log.roll.jitter.ms", ("log.roll.jitter.hours", HOUR_MS)),
+    _topic("segment.ms", "log.roll.ms", ("log.roll.hours", HOUR_MS)),
     _topic("unclean.leader.election.enable", "unclean.leader.election.enable"),
 )
 

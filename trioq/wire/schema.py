@@ -138,7 +138,8 @@ class Message(Struct):
     Declared with class keywords: `versions` are those that can be encoded and decoded
     (what is advertised is api_keys.py's business), `flexible` the first of them with
     compact lengths and tagged fields. A `hot` one has the native codec, the others have
-    generated Python code. What is called ...Request is decoded within MAX_REQUEST_ELEMENTS.
+    generated Python code. What is called ...Request, and what is `from_client`, is decoded
+    within MAX_REQUEST_ELEMENTS.
     From `tail_from` on, bytes after the message are not looked at:
     for messages that a widespread client sends with something behind them.
     """
@@ -159,14 +160,15 @@ class Message(Struct):
         flexible: int = NEVER,
         hot: bool = False,
         tail_from: int = NEVER,
+        from_client: bool = False,
     ) -> None:
         assert tail_from == NEVER or not hot, "the native codec takes no tail"
         cls.FIRST_VERSION, cls.LAST_VERSION = versions
         cls.FLEXIBLE_FROM = flexible
         cls._is_hot = hot
         cls._tail_from = tail_from
-        is_request = cls.__name__.endswith("Request")
-        cls._max_elements = MAX_REQUEST_ELEMENTS if is_request else UNBOUNDED
+        is_bounded = from_client or cls.__name__.endswith("Request")
+        cls._max_elements = MAX_REQUEST_ELEMENTS if is_bounded else UNBOUNDED
         cls._decoders = {}
         cls._encoders = {}
 
