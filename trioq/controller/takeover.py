@@ -22,9 +22,10 @@ async def take_over_alone(
     """Become the controller of the cluster in which this is the only broker.
 
     In one bulk write: the controller epoch is raised, every partition gets a new leader
-    epoch under this broker (SAFETY 4), and what a creation or deletion of a topic left
-    unfinished is removed. With the embedded store that is one transaction: after a
-    crash or cancellation it happened as a whole or not. Followers read everything again.
+    epoch under this broker (SAFETY 4), every coordination slot a new slot epoch, and what a
+    creation or deletion of a topic left unfinished is removed. With the embedded store that is
+    one transaction: after a crash or cancellation it happened as a whole or not. Followers
+    read everything again.
 
     Raises what the metastore raises, and CorruptNode.
     """
@@ -37,7 +38,10 @@ async def take_over_alone(
             store.Create(layout.CONTROLLER_LEADER, claim, ephemeral=True),
         )
     ]
-    changes = list(_changes(tree, broker_id, broker_epoch))
+    changes = [
+        *_changes(tree, broker_id, broker_epoch),
+        *await _slot_claims(metastore, broker_id),
+    ]
     groups += [changes[start : start + _GROUP] for start in range(0, len(changes), _GROUP)]
     groups.append((feed.reload_entry(),))
     await metastore.bulk(groups)
@@ -56,6 +60,22 @@ def _changes(
             node = states[number]
             state = state_after_start(decode_state(path, node), broker_id, broker_epoch)
             yield store.Set(path, state.encode(), node.version)
+
+
+async def _slot_claims(metastore: store.Metastore, broker_id: int) -> list[store.Operation]:
+    """Become the leader of every slot: a new version of its node is the next slot epoch."""
+    (node,) = await metastore.get_many((layout.SLOTS,))
+    if node is None:
+        raise CorruptNode(layout.SLOTS, "it is missing")
+    slots = layout.decode_node(layout.SLOTS, node.value, layout.Slots.of)
+    paths = [layout.slot_path(slot) for slot in range(slots.number)]
+    claim = layout.SlotState(broker_id).encode()
+    claims: list[store.Operation] = []
+    for path, held in zip(paths, await metastore.get_many(paths), strict=True):
+        if held is None:
+            raise CorruptNode(path, "it is missing")
+        claims.append(store.Set(path, claim, held.version))
+    return claims
 
 
 def leftovers(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import uuid
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Final
 
 import trio
@@ -12,6 +14,8 @@ from trioq.errors import StartupError
 from trioq.metastore import layout, store
 
 _LIKELY_RESTART_S: Final = 30.0
+_GROUP: Final = 400
+"""Operations per group of a bulk write; the nodes are small, so bytes are no limit."""
 
 
 def new_topic_id() -> uuid.UUID:
@@ -30,13 +34,15 @@ def new_cluster_id() -> str:
             return text
 
 
-async def ensure_cluster(metastore: store.Metastore) -> str:
+async def ensure_cluster(metastore: store.Metastore, *, slots: int = layout.DEFAULT_SLOTS) -> str:
     """The cluster id; on the very first call the layout's fixed nodes are created with it.
 
-    Atomic: of brokers that start together one creates, the others read. Raises CorruptNode, and
-    StartupError for a metastore that has lost the cluster's node.
+    Atomic: of brokers that start together one creates, the others read. A cluster without
+    coordination slots (of an earlier version of trioq) gets `slots` of them; the number of one
+    that has them stays. Raises CorruptNode, and StartupError for a metastore that has lost the
+    cluster's node.
     """
-    (node,) = await metastore.get_many((layout.CLUSTER,))
+    node, slots_node = await metastore.get_many((layout.CLUSTER, layout.SLOTS))
     if node is None:
         try:
             await metastore.multi(_skeleton(new_cluster_id()))
@@ -44,7 +50,42 @@ async def ensure_cluster(metastore: store.Metastore) -> str:
             node = await _created_by_another(metastore, error)
         else:
             node = await metastore.get(layout.CLUSTER)
+    if slots_node is None or not slots_node.value:
+        await _create_slots(metastore, layout.Slots(slots))
     return layout.decode_node(layout.CLUSTER, node.value, layout.ClusterId.of).cluster_id
+
+
+async def _create_slots(metastore: store.Metastore, slots: layout.Slots) -> None:
+    """Create the nodes of the slots that are not there yet; their number is written last.
+
+    Of brokers that do so at once the first to write it says how many; slots beyond are not used.
+    """
+    while True:
+        existing: set[str] = set()
+        with suppress(store.NoNode):
+            existing.update(await metastore.read_tree(layout.SLOTS))
+        operations: list[store.Operation] = [
+            store.Create(path, value)
+            for path, value in _slot_nodes(slots.number)
+            if path not in existing
+        ]
+        groups = [operations[start : start + _GROUP] for start in range(0, len(operations), _GROUP)]
+        groups.append([store.Set(layout.SLOTS, slots.encode(), 0)])
+        try:
+            await metastore.bulk(groups)
+        except store.NodeExists:
+            continue
+        except store.VersionConflict:
+            pass  # another broker has finished it
+        return
+
+
+def _slot_nodes(count: int) -> Iterator[tuple[str, bytes]]:
+    yield layout.SLOTS, b""
+    for slot in range(count):
+        yield layout.slot_path(slot), layout.SlotState(-1).encode()
+        yield layout.slot_seq_path(slot), b""
+        yield layout.slot_groups_path(slot), b""
 
 
 async def _created_by_another(metastore: store.Metastore, error: store.NodeExists) -> store.Node:

@@ -1,22 +1,37 @@
 """What of groups is kept in the metastore: one class per kind of value, with its encoding.
 
-    /slots/<n>                                   SlotState: who leads; the version is the slot epoch
-    /slots/<n>/seq                               the token of the slot's last write
-    /slots/<n>/groups/<group>                    ClassicGroup or ConsumerGroup, without members
-    /slots/<n>/groups/<group>/<members shard>    up to 100 members
-    /slots/<n>/groups/<group>/<offsets shard>    OffsetsShard: committed offsets of one topic id,
-                                                 256 partitions each
+    /slots/<n>/groups/<group>                            StoredHead: a group without its members
+    /slots/<n>/groups/<group>/m<bank>-<k>                up to 100 members
+    /slots/<n>/groups/<group>/o-<topic id>-<k>           committed offsets of partitions
+                                                         256 k .. 256 k + 255
 
-A group's name in a path is percent-encoded. Values are JSON without spaces, bytes as base64.
+A group's name in a path is percent-encoded. Of the members' nodes only those that the head names
+count: a group whose change does not fit into one multi is written to the other bank first, and
+then the head turns to that bank. Values are JSON without spaces, bytes as base64.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import binascii
+import json
+import re
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
+from trioq.metastore import layout
+from trioq.metastore.layout import CorruptNode, encode_json
 from trioq.types import TopicId
+
+MEMBERS_PER_SHARD: Final = 100
+PARTITIONS_PER_SHARD: Final = 256
+
+MAX_GROUP_ID_BYTES: Final = 249
+MAX_MEMBER_BYTES: Final = 160 * 1024
+"""What a member's encoded value may count, so that a shard of one always fits into a multi."""
+
+MAX_SHARD_BYTES: Final = 320 * 1024
+"""What a shard's value may count, for the same reason."""
 
 NO_PARTITIONS: Final[Mapping[TopicId, frozenset[int]]] = MappingProxyType({})
 
@@ -113,3 +128,261 @@ class CommittedOffset(NamedTuple):
     metadata: str
     commit_ms: int
     expire_ms: int | None = None
+
+
+StoredGroup = ClassicGroup | ConsumerGroup
+StoredMember = ClassicMember | ConsumerMember
+Member = TypeVar("Member", ClassicMember, ConsumerMember)
+
+
+class StoredHead(NamedTuple):
+    """A group's own node: the group (its `members` empty), and where its members are.
+
+    `shards` are the numbers of the shards in `bank`. `group` is None while the group is being
+    removed: whatever is left of it does not count.
+    """
+
+    group: StoredGroup | None
+    bank: int = 0
+    shards: tuple[int, ...] = ()
+
+
+# ---- names and paths
+
+
+_SAFE: Final = re.compile(r"[A-Za-z0-9_~-][A-Za-z0-9_.~-]*")
+_SAFE_BYTES: Final = frozenset(
+    b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-~."
+)
+
+
+def group_node_name(group_id: str) -> str:
+    """A group's name in a path: percent-encoded, never "." or ".."."""
+    if _SAFE.fullmatch(group_id):
+        return group_id
+    raw = group_id.encode("utf-8", "surrogatepass")
+    name = "".join(chr(byte) if byte in _SAFE_BYTES else f"%{byte:02X}" for byte in raw)
+    return name.replace(".", "%2E", 1) if name.startswith(".") else name
+
+
+def group_id_of(path: str, name: str) -> str:
+    """The group whose name in a path is `name`. Raises CorruptNode naming `path`."""
+    if "%" not in name:
+        return name
+    try:
+        raw = re.sub(rb"%([0-9A-F]{2})", lambda hit: bytes([int(hit[1], 16)]), name.encode())
+        group_id = raw.decode("utf-8", "surrogatepass")
+    except ValueError as error:
+        raise CorruptNode(path, error) from error
+    if group_node_name(group_id) != name:
+        raise CorruptNode(path, "its name is no encoded group id")
+    return group_id
+
+
+def group_path(slot: int, group_id: str) -> str:
+    """Where the group's StoredHead is, with its members and offsets below."""
+    return f"{layout.slot_groups_path(slot)}/{group_node_name(group_id)}"
+
+
+def members_node_name(bank: int, shard: int) -> str:
+    """The name, below its group's node, of a shard of members."""
+    return f"m{bank}-{shard}"
+
+
+class OffsetsKey(NamedTuple):
+    """A shard of committed offsets: partitions `shard` * 256 and the 255 after it."""
+
+    topic_id: TopicId
+    shard: int
+
+    @property
+    def node_name(self) -> str:
+        """Its name below its group's node."""
+        return f"o-{self.topic_id.hex}-{self.shard}"
+
+    @classmethod
+    def of(cls, name: str) -> OffsetsKey | None:
+        """The key of the node called `name`; None if it is none of offsets."""
+        parts = _OFFSETS_NAME.fullmatch(name)
+        return None if parts is None else cls(TopicId(parts[1]), int(parts[2]))
+
+
+_OFFSETS_NAME: Final = re.compile(r"o-([0-9a-f]{32})-(0|[1-9][0-9]{0,6})", re.ASCII)
+
+
+# ---- encoding
+
+
+def encode_head(head: StoredHead) -> bytes:
+    """The value of a group's node."""
+    group = head.group
+    data: dict[str, Any]
+    if group is None:
+        data = {"kind": "removing"}
+    else:
+        data = group._asdict()
+        del data["group_id"], data["members"]
+        data["kind"] = "classic" if isinstance(group, ClassicGroup) else "consumer"
+        data["bank"] = head.bank
+        data["shards"] = head.shards
+    return encode_json(data).encode()
+
+
+def decode_head(path: str, group_id: str, value: bytes) -> StoredHead:
+    """The head in the node at `path`. Raises CorruptNode."""
+
+    def of(data: Any) -> StoredHead:
+        kind = data.pop("kind")
+        if kind == "removing":
+            return StoredHead(None)
+        bank, shards = _number(data.pop("bank")), tuple(map(_number, data.pop("shards")))
+        group_class = {"classic": ClassicGroup, "consumer": ConsumerGroup}[kind]
+        group = group_class(group_id, **data)
+        for name, field in zip(group._fields, group, strict=True):
+            _check_field(name, field)
+        return StoredHead(group, bank, shards)
+
+    return layout.decode_node(path, value, of)
+
+
+def encode_member(member: StoredMember) -> bytes:
+    """One member, to be joined with others by `encode_members`."""
+    data = member._asdict()
+    if isinstance(member, ClassicMember):
+        data["protocols"] = _encode_protocols(member.protocols)
+        data["assignment"] = _encode_bytes(member.assignment)
+    else:
+        data["classic_protocols"] = _encode_protocols(member.classic_protocols)
+        data["subscribed_names"] = sorted(member.subscribed_names)
+        for name in _ASSIGNMENTS:
+            data[name] = {
+                topic_id.hex: sorted(partitions) for topic_id, partitions in data[name].items()
+            }
+    return encode_json(data).encode()
+
+
+def encode_members(encoded: Iterable[bytes]) -> bytes:
+    """The value of a shard of members, each encoded already."""
+    return b'{"members":[%b]}' % b",".join(encoded)
+
+
+def decode_members(path: str, value: bytes, member_class: type[Member]) -> tuple[Member, ...]:
+    """The members in the node at `path`. Raises CorruptNode."""
+
+    def of(data: Any) -> tuple[Member, ...]:
+        return tuple(_member_of(member, member_class) for member in data["members"])
+
+    return layout.decode_node(path, value, of)
+
+
+def _member_of(data: dict[str, Any], member_class: type[Member]) -> Member:
+    if member_class is ClassicMember:
+        data["protocols"] = _decode_protocols(data["protocols"])
+        data["assignment"] = _decode_bytes(data["assignment"])
+    else:
+        data["classic_protocols"] = _decode_protocols(data["classic_protocols"])
+        data["subscribed_names"] = frozenset(map(_text, data["subscribed_names"]))
+        for name in _ASSIGNMENTS:
+            data[name] = {
+                TopicId(topic_id): frozenset(map(_number, partitions))
+                for topic_id, partitions in data[name].items()
+            }
+    member = member_class(**data)
+    for name, field in zip(member._fields, member, strict=True):
+        _check_field(name, field)
+    return member
+
+
+def encode_offset(partition: int, committed: CommittedOffset) -> bytes:
+    """One partition's entry, to be joined with others by `encode_offsets`."""
+    offset, leader_epoch, metadata, commit_ms, expire_ms = committed
+    quoted = _quote(metadata) if metadata else '""'
+    expiry = "" if expire_ms is None else f",{expire_ms}"
+    return f"[{partition},{offset},{leader_epoch},{quoted},{commit_ms}{expiry}]".encode()
+
+
+def encode_offsets(encoded: Iterable[bytes]) -> bytes:
+    """The value of a shard of offsets, each encoded already."""
+    return b'{"offsets":[%b]}' % b",".join(encoded)
+
+
+def decode_offsets(path: str, value: bytes, shard: int) -> dict[int, CommittedOffset]:
+    """The offsets in the node at `path`, by partition. Raises CorruptNode."""
+    first = shard * PARTITIONS_PER_SHARD
+
+    def of(data: Any) -> dict[int, CommittedOffset]:
+        offsets: dict[int, CommittedOffset] = {}
+        for partition, offset, leader_epoch, metadata, commit_ms, *expiry in data["offsets"]:
+            if not first <= _number(partition) < first + PARTITIONS_PER_SHARD or len(expiry) > 1:
+                raise ValueError(f"partition {partition} is not of this shard")
+            expire_ms = _number(expiry[0]) if expiry else None
+            offsets[partition] = CommittedOffset(
+                _number(offset),
+                _number(leader_epoch),
+                _text(metadata),
+                _number(commit_ms),
+                expire_ms,
+            )
+        return offsets
+
+    return layout.decode_node(path, value, of)
+
+
+_quote: Final = json.JSONEncoder(ensure_ascii=False).encode
+
+_ASSIGNMENTS: Final = ("assigned", "pending_revocation", "target")
+_CONVERTED: Final = frozenset(
+    {"members", "protocols", "assignment", "classic_protocols", "subscribed_names", *_ASSIGNMENTS}
+)
+_OPTIONAL: Final = frozenset(
+    {
+        "protocol_type", "protocol", "leader", "instance_id", "rack_id", "subscribed_regex",
+        "server_assignor", "classic_session_timeout_ms",
+    }
+)  # fmt: skip
+_NUMBERS: Final = frozenset(
+    {
+        "generation", "state_since_ms", "rebalance_timeout_ms", "session_timeout_ms",
+        "group_epoch", "assignment_epoch", "member_epoch", "previous_member_epoch",
+        "classic_session_timeout_ms",
+    }
+)  # fmt: skip
+
+
+def _check_field(name: str, field: object) -> None:
+    """Raise TypeError or ValueError where a decoded field is of another type than declared."""
+    if name in _CONVERTED or (field is None and name in _OPTIONAL):
+        return
+    if name in _NUMBERS:
+        _number(field)
+    else:
+        _text(field)
+
+
+def _number(value: Any) -> int:
+    if type(value) is not int:
+        raise TypeError(f"{value!r} is not a number")
+    return value
+
+
+def _text(value: Any) -> str:
+    if type(value) is not str:
+        raise TypeError(f"{value!r} is not text")
+    value.encode()
+    return value
+
+
+def _encode_bytes(value: bytes) -> str:
+    return binascii.b2a_base64(value, newline=False).decode()
+
+
+def _decode_bytes(value: str) -> bytes:
+    return binascii.a2b_base64(value, strict_mode=True)
+
+
+def _encode_protocols(protocols: Iterable[tuple[str, bytes]]) -> list[tuple[str, str]]:
+    return [(name, _encode_bytes(metadata)) for name, metadata in protocols]
+
+
+def _decode_protocols(protocols: Any) -> tuple[tuple[str, bytes], ...]:
+    return tuple((_text(name), _decode_bytes(metadata)) for name, metadata in protocols)

@@ -13,6 +13,10 @@
     /producer_ids                       ProducerIds: the first id of the next block
     /feed/entries/e-<sequence>          entries of the change feed (see feed.py)
     /feed/floor                         FeedFloor: what was trimmed from it
+    /slots                              Slots: how many there are, and the hash to them
+    /slots/<n>                          SlotState; the version is the slot epoch
+    /slots/<n>/seq                      the token of the slot's last write
+    /slots/<n>/groups                   the groups of this slot (see group_layout.py)
 
 Everything about a topic hangs under its id, so a late writer who knew a deleted topic of
 the same name finds no node. A name is claimed with "." written as "_", so that of two
@@ -46,6 +50,12 @@ CONTROLLER_EPOCH: Final = "/controller/epoch"
 CONTROLLER_LEADER: Final = "/controller/leader"
 CONTROLLER_SEQ: Final = "/controller/seq"
 PRODUCER_IDS: Final = "/producer_ids"
+SLOTS: Final = "/slots"
+
+SLOT_HASH: Final = "crc32"
+"""The hash that new clusters record: zlib.crc32 of the id in UTF-8."""
+
+DEFAULT_SLOTS: Final = 64
 
 MAX_CHILDREN: Final = 10_000
 """Children that a node may have; so also the most partitions of a topic."""
@@ -70,7 +80,7 @@ def decode_json(path: str, value: bytes) -> Any:
     """The JSON in a node's value. Raises CorruptNode."""
     try:
         return json.loads(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise CorruptNode(path, error) from error
 
 
@@ -298,6 +308,57 @@ class NextProducerIds(NamedTuple):
     @classmethod
     def of(cls, data: Any) -> NextProducerIds:
         return cls(data["next"])
+
+
+class Slots(NamedTuple):
+    """The coordination slots of a cluster, 0 .. `number`-1; fixed when they are created."""
+
+    number: int
+    hash_name: str = SLOT_HASH
+
+    def slot_of(self, coordinated_id: str) -> int:
+        """The slot of a group id or transactional id."""
+        return zlib.crc32(coordinated_id.encode("utf-8", "surrogatepass")) % self.number
+
+    def encode(self) -> bytes:
+        return encode_json({"number": self.number, "hash": self.hash_name}).encode()
+
+    @classmethod
+    def of(cls, data: Any) -> Slots:
+        number, hash_name = data["number"], data["hash"]
+        if type(number) is not int or not 1 <= number <= MAX_CHILDREN:
+            raise ValueError(f"{number!r} slots")
+        if hash_name != SLOT_HASH:
+            raise ValueError(f"the hash {hash_name!r} is not known to this version of trioq")
+        return cls(number, hash_name)
+
+
+class SlotState(NamedTuple):
+    """Who leads a slot; -1 before anybody did. This node's version is the slot epoch."""
+
+    leader: int
+
+    def encode(self) -> bytes:
+        return encode_json({"leader": self.leader}).encode()
+
+    @classmethod
+    def of(cls, data: Any) -> SlotState:
+        return cls(data["leader"])
+
+
+def slot_path(slot: int) -> str:
+    """Where the slot's SlotState is."""
+    return f"{SLOTS}/{slot}"
+
+
+def slot_seq_path(slot: int) -> str:
+    """Where the token of the slot's last write is."""
+    return f"{SLOTS}/{slot}/seq"
+
+
+def slot_groups_path(slot: int) -> str:
+    """The node below which the slot's groups are."""
+    return f"{SLOTS}/{slot}/groups"
 
 
 class FeedFloor(NamedTuple):
