@@ -38,7 +38,7 @@ async def test_a_new_cluster_has_the_slots_configured_for_it(metastore):
 async def test_a_cluster_from_before_slots_gets_them(metastore):
     cluster_id = await ensure_cluster(metastore)
     tree = await metastore.read_tree(layout.SLOTS)
-    for path in reversed(sorted(tree, key=lambda path: path.count("/"))):
+    for path in sorted(tree, key=lambda path: path.count("/"), reverse=True):
         await metastore.delete(path, store.ANY_VERSION)
     assert await ensure_cluster(metastore) == cluster_id
     assert await metastore.read_tree(layout.SLOTS) == tree
