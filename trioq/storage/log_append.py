@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from trioq._native.batch import BatchHeader, stamp
+from trioq._native.batch import BatchHeader
+from trioq._native.log_tail import Staged, first_group
 from trioq.errors import CorruptMessage, MessageTooLarge
 from trioq.storage.checkpoints import LEADER_EPOCH_FILE
 from trioq.storage.log_config import LogConfig
 from trioq.storage.log_dir_files import write_checkpoints
 from trioq.storage.log_producers import write_snapshot
 from trioq.storage.log_read import Edges
-from trioq.storage.log_state import LogState, Staged, log
+from trioq.storage.log_state import LogState, log
 from trioq.storage.log_writer import GroupWrite, SyncRequest
 from trioq.storage.segment import MAX_RELATIVE_OFFSET, Segment
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
 
 
 class Appended(NamedTuple):
@@ -69,9 +67,7 @@ class AppendLog(LogState):
             Nothing is appended then.
 
         """
-        log_dir = self.log_dir
-        size_bytes = header.size_bytes
-        self._check_append(size_bytes)
+        self._check_append(header.size_bytes)
         producers = None
         if header.producer_id >= 0:
             producers = self.judging_producers
@@ -84,25 +80,12 @@ class AppendLog(LogState):
                     self.log_start_offset,
                     True,
                 )
-        base_offset = self.log_end_offset
-        last_offset = base_offset + header.last_offset_delta
-        max_timestamp = header.max_timestamp
-        stamp(batch, 0, base_offset, leader_epoch)
+        base_offset = self._stage(batch, header, leader_epoch)
         if producers is not None:
-            producers.stage(header, base_offset, max_timestamp)
-        # tuple.__new__: a third of the time of a NamedTuple's own, for every batch.
-        self._staged.append(
-            tuple.__new__(
-                Staged, (batch, size_bytes, base_offset, last_offset, max_timestamp, leader_epoch)
-            )
-        )
-        log_dir.unwritten_bytes += size_bytes
-        log_dir.dirty[self] = None
-        self.log_end_offset = last_offset + 1
+            producers.stage(header, base_offset, header.max_timestamp)
         append_time_ms = now_ms if header.timestamp_type else -1
-        return tuple.__new__(
-            Appended, (base_offset, last_offset, append_time_ms, self.log_start_offset, False)
-        )
+        last_offset = base_offset + header.last_offset_delta
+        return Appended(base_offset, last_offset, append_time_ms, self.log_start_offset, False)
 
     def _check_append(self, size_bytes: int) -> None:
         """Raise what keeps a batch of that size from being appended now, if anything does."""
@@ -144,7 +127,11 @@ class AppendLog(LogState):
         start_offset = self.written_end_offset
         while self._staged:
             segment = self._segment_for(self._staged[0])
-            group, length = self._take_group(segment)
+            group, length = first_group(
+                self._staged,
+                self.config.segment_bytes - segment.size,
+                segment.base_offset + MAX_RELATIVE_OFFSET,
+            )
             shared = self.log_dir.files.file_of(segment)
             if self.config.preallocate or self.config.flush_policy == "commit":
                 self.segments.allocate(segment, segment.size + length, self.config.segment_bytes)
@@ -154,8 +141,7 @@ class AppendLog(LogState):
                 del self._staged[: len(group)]
                 writer.hand_over(self._writing)
                 break
-            buffers: list[Buffer] = [staged.batch for staged in group]
-            writer.write(shared, buffers, segment.size, length)
+            writer.write(shared, group, segment.size, length)
             del self._staged[: len(group)]
             self._wrote(segment, group, length)
         if self.written_end_offset != start_offset:
@@ -182,31 +168,13 @@ class AppendLog(LogState):
             return self._roll(staged.base_offset)
         return segment
 
-    def _take_group(self, segment: Segment) -> tuple[list[Staged], int]:
-        """The staged batches that go to `segment` together, at least one, and their bytes."""
-        staged = self._staged
-        limit = self.config.segment_bytes - segment.size
-        length = staged[0].size_bytes
-        count = 1
-        for one in staged[1:]:
-            if (
-                length + one.size_bytes > limit
-                or one.last_offset - segment.base_offset > MAX_RELATIVE_OFFSET
-            ):
-                break
-            length += one.size_bytes
-            count += 1
-        return staged[:count], length
-
     def _wrote(self, segment: Segment, group: list[Staged], length: int) -> None:
         """The bytes of `group` are in the file: now everything derived may move."""
         if segment.size == segment.synced_size:
             self._unsynced.append(segment)
             if self.config.flush_policy == "commit":
                 segment.pin(self.log_dir.files)
-        interval_bytes = self.config.index_interval_bytes
-        for one in group:
-            segment.add(one.size_bytes, one.last_offset, one.max_timestamp, interval_bytes)
+        segment.add_group(group, self.config.index_interval_bytes)
         first, last = group[0], group[-1]
         self._note_epochs(first, last, group)
         self.written_end_offset = last.last_offset + 1

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import trio
 
 from trioq import logs
+from trioq._native.log_tail import DirtyLogs
 from trioq.clock import Clock
 from trioq.errors import RequestTimedOut, TrioqError
 from trioq.storage.disk import Disk, DiskLock
@@ -49,7 +50,7 @@ class Deletion(NamedTuple):
     is_directory: bool
 
 
-class LogDir:
+class LogDir(DirtyLogs):
     """The shared side of the logs in one directory; loop thread only.
 
     An OSError while writing, syncing or reading takes the directory offline for good (until the
@@ -67,7 +68,6 @@ class LogDir:
         "clock",
         "deletions",
         "directory_id",
-        "dirty",
         "disk",
         "error",
         "files",
@@ -87,7 +87,6 @@ class LogDir:
         "recovered",
         "recovery_points",
         "start_offsets_changed",
-        "unwritten_bytes",
         "was_clean",
         "writer",
     )
@@ -114,7 +113,6 @@ class LogDir:
         )
         self.logs: dict[Log, None] = {}
         self.dirty = dirty
-        """Logs with a staged group, of all directories: who appends adds itself."""
         self.interval_due_s: dict[AppendLog, float] = {}
         """Logs with flush.policy=interval and unsynced data, and when (monotonic) it is due."""
         self.interval_asked: trio.Event | None = None

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, cast
 
 from trioq import logs
+from trioq._native.log_tail import LogTail
 from trioq.errors import KafkaStorageError
 from trioq.storage.batch_scan import BatchScan
 from trioq.storage.checkpoints import LEADER_EPOCH_FILE, CorruptCheckpoint
@@ -26,45 +27,27 @@ if TYPE_CHECKING:
 log = logs.get_logger(__name__)
 
 
-class Staged(NamedTuple):
-    """A batch with its offsets, not written yet; `batch` is borrowed."""
-
-    batch: memoryview
-    size_bytes: int
-    base_offset: int
-    last_offset: int
-    max_timestamp: int
-    leader_epoch: int
-
-
-class LogState:
+class LogState(LogTail):
     """What a log knows; the classes over it, up to `Log`, add what it does."""
 
     __slots__ = (
-        "_are_windows_whole",
         "_edges",
         "_epochs",
         "_epochs_changed",
-        "_producers",
-        "_staged",
         "_unborn_epoch",
         "_unsynced",
         "_writing",
         "cleaned_end_offset",
         "config",
-        "failed",
-        "high_watermark",
-        "log_dir",
-        "log_end_offset",
-        "log_start_offset",
         "on_progress",
         "segments",
-        "synced_end_offset",
         "topic_id",
         "topic_partition",
         "truncations",
-        "written_end_offset",
     )
+
+    _producers: ProducerState | None
+    log_dir: LogDir
 
     def __init__(
         self,
@@ -81,10 +64,10 @@ class LogState:
         producers: ProducerState | None = None,
     ) -> None:
         """Everything below `log_end_offset` is on stable storage; the others are clamped to it."""
+        super().__init__(log_dir)
         self.topic_partition = topic_partition
         self.topic_id = topic_id
         self.config = config
-        self.log_dir = log_dir
         self.segments = segments
         self.log_start_offset = log_start_offset
         self.high_watermark = min(max(high_watermark, log_start_offset), log_end_offset)
@@ -95,7 +78,6 @@ class LogState:
         self.synced_end_offset = log_end_offset
         self.failed = log_dir.error is not None
         self.on_progress: Callable[[Log], None] | None = None
-        self._staged: list[Staged] = []
         self._writing: GroupWrite | None = None
         self._unsynced: list[Segment] = []
         self._producers = producers

@@ -17,18 +17,19 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import trio
 
+from trioq._native.log_tail import WriteMode
 from trioq.storage.disk import Disk
 from trioq.storage.open_files import SharedFile
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+    from trioq._native.log_tail import Staged
     from trioq.storage.log_append import AppendLog
-    from trioq.storage.log_state import Staged
     from trioq.storage.segment import Segment
 
 SLOW_WRITE_S = 0.004
@@ -144,8 +145,7 @@ class Round:
         try:
             for write in self.writes:
                 started = perf_counter()
-                buffers: list[Buffer] = [staged.batch for staged in write.group]
-                write.file.file.pwritev(buffers, write.position)
+                write.file.file.pwritev(cast("list[Buffer]", write.group), write.position)
                 self.written.append((write, perf_counter() - started))
             for sync in self.syncs:
                 try:
@@ -158,7 +158,7 @@ class Round:
             self.error = error
 
 
-class LogWriter:
+class LogWriter(WriteMode):
     """The write side of one log directory; loop thread only, see the module's docstring.
 
     `fail` is called with the OSError when writing or syncing failed, after what did succeed was
@@ -175,7 +175,6 @@ class LogWriter:
         "_watch",
         "_work",
         "_writes",
-        "is_threaded",
     )
 
     def __init__(
@@ -195,10 +194,10 @@ class LogWriter:
         self._work: trio.Event | None = None
         self.is_threaded = False
 
-    def write(self, file: SharedFile, buffers: list[Buffer], position: int, length: int) -> None:
+    def write(self, file: SharedFile, group: list[Staged], position: int, length: int) -> None:
         """Write a group inline. Raises OSError."""
         started = perf_counter()
-        file.file.pwritev(buffers, position)
+        file.file.pwritev(cast("list[Buffer]", group), position)
         elapsed = perf_counter() - started
         if elapsed > SLOW_WRITE_S or self._watch.is_alert:
             self._watch.note(elapsed, length)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple, Protocol
 
+from trioq._native.producer_window import WINDOW_BATCHES, ProducerEntry
+from trioq._native.producer_window import appended_entry as entry_after
 from trioq.errors import DuplicateSequenceNumber, OutOfOrderSequenceNumber
 from trioq.storage.producer_snapshot import SnapshotEntry
 
-WINDOW_BATCHES: Final = 5
 MAX_SEQUENCE: Final = 2**31 - 1
 
 NO_SEQUENCE: Final = -1
@@ -77,60 +78,19 @@ class ActiveProducer(NamedTuple):
     current_txn_first_offset: int
 
 
-WindowBatch = tuple[int, int, int, int, int]
-"""First sequence, last sequence, base offset, last offset, max timestamp in ms."""
-
-
-class ProducerEntry(NamedTuple):
-    """What is known of one producer id; immutable, replaced whole.
-
-    `known_sequences` is how many sequences in a row up to `last_sequence` are known to be appended;
-    `window` the last batches of the epoch, oldest first.
-    """
-
-    epoch: int
-    last_sequence: int
-    last_offset: int
-    last_timestamp_ms: int
-    coordinator_epoch: int
-    txn_first_offset: int
-    known_sequences: int
-    window: tuple[WindowBatch, ...]
-
-
 def appended_entry(
     previous: ProducerEntry | None, header: SequencedBatch, base_offset: int, timestamp_ms: int
 ) -> ProducerEntry:
     """The entry after a data batch at `base_offset` whose max timestamp is `timestamp_ms`."""
-    epoch = header.producer_epoch
-    last_sequence = header.last_sequence
-    sequences = header.last_offset_delta + 1
-    last_offset = base_offset + sequences - 1
-    batch = (header.base_sequence, last_sequence, base_offset, last_offset, timestamp_ms)
-    coordinator_epoch = NO_COORDINATOR_EPOCH
-    txn_first_offset = NO_OFFSET
-    window: tuple[WindowBatch, ...] = (batch,)
-    if previous is not None:
-        known_epoch, _, known_last, _, coordinator_epoch, txn_first_offset, known, former = previous
-        assert base_offset > known_last, "a batch is appended below the producer's last one"
-        if epoch == known_epoch and former:
-            sequences += known
-            window = (*former, batch) if len(former) < WINDOW_BATCHES else (*former[1:], batch)
-    if txn_first_offset == NO_OFFSET and header.is_transactional:
-        txn_first_offset = base_offset
-    # As ProducerEntry(...), in a third of the time: this is done for every batch.
-    return tuple.__new__(
-        ProducerEntry,
-        (
-            epoch,
-            last_sequence,
-            last_offset,
-            timestamp_ms,
-            coordinator_epoch,
-            txn_first_offset,
-            sequences,
-            window,
-        ),
+    return entry_after(
+        previous,
+        header.producer_epoch,
+        header.base_sequence,
+        header.last_sequence,
+        base_offset,
+        base_offset + header.last_offset_delta,
+        timestamp_ms,
+        is_transactional=header.is_transactional,
     )
 
 
@@ -139,10 +99,15 @@ def ended_entry(
 ) -> ProducerEntry:
     """The entry after a marker; one of a new epoch empties the window."""
     if previous is not None and previous.epoch == producer_epoch:
-        return previous._replace(
-            last_timestamp_ms=timestamp_ms,
-            coordinator_epoch=coordinator_epoch,
-            txn_first_offset=NO_OFFSET,
+        return ProducerEntry(
+            previous.epoch,
+            previous.last_sequence,
+            previous.last_offset,
+            timestamp_ms,
+            coordinator_epoch,
+            NO_OFFSET,
+            previous.known_sequences,
+            previous.window,
         )
     return ProducerEntry(
         producer_epoch,
@@ -179,7 +144,8 @@ def find_duplicate(header: SequencedBatch, entry: ProducerEntry) -> Duplicate:
 def to_snapshot(producer_id: int, entry: ProducerEntry, offset: int) -> SnapshotEntry:
     """What a snapshot at `offset` keeps of a producer."""
     assert entry.last_offset < offset, "a snapshot below a committed batch"
-    last_offset_delta = entry.window[-1][3] - entry.window[-1][2] if entry.window else 0
+    window = entry.window
+    last_offset_delta = window[-1][3] - window[-1][2] if window else 0
     return SnapshotEntry(
         producer_id,
         entry.epoch,
@@ -194,7 +160,7 @@ def to_snapshot(producer_id: int, entry: ProducerEntry, offset: int) -> Snapshot
 
 def from_snapshot(snapshot: SnapshotEntry) -> ProducerEntry:
     """A producer as a snapshot remembers it: the last batch is its window."""
-    window: tuple[WindowBatch, ...] = ()
+    window: tuple[tuple[int, int, int, int, int], ...] = ()
     sequences = 0
     if snapshot.last_offset >= 0:
         delta = snapshot.offset_delta

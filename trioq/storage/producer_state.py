@@ -22,8 +22,7 @@ snapshot; `widen` adds those that the log holds below it.
 
 from __future__ import annotations
 
-from collections import deque
-
+from trioq._native.producer_window import ProducerEntry, ProducerWindows
 from trioq.errors import (
     InvalidProducerEpoch,
     InvalidRecord,
@@ -38,7 +37,6 @@ from trioq.storage.producer_entry import (
     CompletedTransaction,
     Duplicate,
     EndMarker,
-    ProducerEntry,
     SequencedBatch,
     appended_entry,
     ended_entry,
@@ -60,11 +58,8 @@ __all__ = [
     "SequencedBatch",
 ]
 
-_Staged = tuple[int, int, int, ProducerEntry | None]
-"""Base offset, last offset, producer id, its entry before."""
 
-
-class ProducerState:
+class ProducerState(ProducerWindows):
     """The producers of one partition; owned by its log, called on its thread only.
 
     A leader calls `check`, then `stage`, and `commit` or `rollback` when the write has ended. A
@@ -72,11 +67,9 @@ class ProducerState:
     passed anywhere and leave no trace.
     """
 
-    __slots__ = ("_ended", "_entries", "_idle", "_ongoing", "_staged")
+    __slots__ = ("_ended", "_idle", "_ongoing")
 
     def __init__(self) -> None:
-        self._entries: dict[int, ProducerEntry] = {}
-        self._staged: deque[_Staged] = deque()
         self._ongoing: dict[int, int] = {}  # first offset -> producer id; ascending
         self._ended: list[CompletedTransaction] = []  # marker at or above the high watermark
         self._idle: dict[int, ProducerEntry] = {}  # found idle by the last sweep
@@ -110,7 +103,8 @@ class ProducerState:
         entry = self._entries.get(producer_id)
         if entry is None:
             return None
-        known_epoch, last_sequence, _, _, _, txn_first_offset, _, _ = entry
+        known_epoch, last_sequence = entry.epoch, entry.last_sequence
+        txn_first_offset = entry.txn_first_offset
         if epoch == known_epoch:
             if first != (last_sequence + 1 if last_sequence != MAX_SEQUENCE else 0):
                 return find_duplicate(header, entry)
@@ -168,31 +162,24 @@ class ProducerState:
             return None
         previous = self._entries.get(producer_id)
         last_offset = base_offset + header.last_offset_delta
-        self._staged.append((base_offset, last_offset, producer_id, previous))
         if marker is not None:
             coordinator_epoch, is_abort = marker
-            self._entries[producer_id] = ended_entry(
-                previous, header.producer_epoch, coordinator_epoch, timestamp_ms
-            )
+            entry = ended_entry(previous, header.producer_epoch, coordinator_epoch, timestamp_ms)
+            self.put_staged(producer_id, previous, entry, base_offset, last_offset)
             return self._end_transaction(producer_id, previous, base_offset, is_abort=is_abort)
         entry = appended_entry(previous, header, base_offset, timestamp_ms)
-        self._entries[producer_id] = entry
+        self.put_staged(producer_id, previous, entry, base_offset, last_offset)
         if entry.txn_first_offset == base_offset:
             self._ongoing[base_offset] = producer_id
         return None
-
-    def commit(self, end_offset: int) -> None:
-        """Everything staged below `end_offset` is written and cannot be rolled back."""
-        staged = self._staged
-        while staged and staged[0][1] < end_offset:
-            staged.popleft()
 
     def rollback(self, from_offset: int) -> None:
         """Forget what was staged at or above `from_offset`, as if it had never been."""
         staged = self._staged
         is_reordered = False
-        while staged and staged[-1][0] >= from_offset:
-            base_offset, _, producer_id, previous = staged.pop()
+        while staged and staged[-1].base_offset >= from_offset:
+            last = staged.pop()
+            base_offset, producer_id, previous = last.base_offset, last.producer_id, last.previous
             current = self._entries[producer_id]
             before = NO_OFFSET if previous is None else previous.txn_first_offset
             if current.txn_first_offset != before:
@@ -256,7 +243,7 @@ class ProducerState:
         an open transaction stays.
         """
         oldest_ms = now_ms - producer_id_expiration_ms
-        is_staged = {staged[2] for staged in self._staged}
+        is_staged = {staged.producer_id for staged in self._staged}
         idle = {
             producer_id: entry
             for producer_id, entry in self._entries.items()
@@ -313,10 +300,10 @@ class ProducerState:
 
     def _without_staged(self, offset: int) -> dict[int, ProducerEntry]:
         entries: dict[int, ProducerEntry | None] = dict(self._entries)
-        for base_offset, _, producer_id, previous in reversed(self._staged):
-            if base_offset < offset:
+        for staged in reversed(self._staged):
+            if staged.base_offset < offset:
                 break
-            entries[producer_id] = previous
+            entries[staged.producer_id] = staged.previous
         return {producer_id: entry for producer_id, entry in entries.items() if entry is not None}
 
     def load(self, data: bytes, offset: int = MAX_OFFSET) -> None:
@@ -353,9 +340,15 @@ class ProducerState:
                 == [batch[:4] for batch in other.window[-1:]]
                 and len(other.window) > len(entry.window)
             ):
-                self._entries[producer_id] = entry._replace(
-                    window=other.window,
-                    known_sequences=max(entry.known_sequences, other.known_sequences),
+                self._entries[producer_id] = ProducerEntry(
+                    entry.epoch,
+                    entry.last_sequence,
+                    entry.last_offset,
+                    entry.last_timestamp_ms,
+                    entry.coordinator_epoch,
+                    entry.txn_first_offset,
+                    max(entry.known_sequences, other.known_sequences),
+                    other.window,
                 )
 
     def _end_transaction(

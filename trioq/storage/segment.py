@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from trioq._native.batch import BatchHeader, locate_in_file
+from trioq._native.log_tail import SegmentTail
 from trioq.errors import CorruptMessage
 from trioq.storage.batch_scan import BatchScan, batch_edge
 from trioq.storage.disk import Disk, DiskFile
@@ -28,7 +29,7 @@ def file_name(base_offset: int, suffix: str) -> str:
     return f"{base_offset:020d}{suffix}"
 
 
-class Segment:
+class Segment(SegmentTail):
     """A log file with its indexes; loop thread only.
 
     Only the last segment of a log, the active one, is written. `size` is the length of what was
@@ -39,20 +40,13 @@ class Segment:
 
     __slots__ = (
         "allocated_bytes",
-        "base_offset",
-        "bytes_since_index",
         "created_ms",
         "directory",
-        "first_timestamp",
         "is_open_for_append",
-        "max_timestamp",
-        "max_timestamp_offset",
         "offsets",
         "pinned",
         "roll_jitter_ms",
         "shared",
-        "size",
-        "synced_size",
         "times",
     )
 
@@ -90,25 +84,12 @@ class Segment:
         self.roll_jitter_ms = jitter_ms
         self.is_open_for_append = True
 
-    def add(
-        self, size_bytes: int, last_offset: int, max_timestamp: int, interval_bytes: int
-    ) -> None:
-        """Account for the batch that was just written at `size`."""
-        if self.size == 0:
-            self.first_timestamp = max_timestamp
-        if max_timestamp > self.max_timestamp:
-            self.max_timestamp = max_timestamp
-            self.max_timestamp_offset = last_offset
-        if self.bytes_since_index > interval_bytes:
-            assert self.offsets is not None
-            assert self.times is not None
-            self.offsets.append(last_offset - self.base_offset, self.size)
-            self.times.maybe_append(
-                self.max_timestamp, self.max_timestamp_offset - self.base_offset
-            )
-            self.bytes_since_index = 0
-        self.bytes_since_index += size_bytes
-        self.size += size_bytes
+    def _index(self, last_offset: int) -> None:
+        """Called for the batch at `size` when an index entry is due."""
+        assert self.offsets is not None
+        assert self.times is not None
+        self.offsets.append(last_offset - self.base_offset, self.size)
+        self.times.maybe_append(self.max_timestamp, self.max_timestamp_offset - self.base_offset)
 
     def is_full(
         self, size_bytes: int, last_offset: int, segment_bytes: int, index_bytes: int
