@@ -18,30 +18,25 @@ from trioq._native.batch_header cimport (
     APPEND_TIME_BIT,
     ATTRIBUTES_AT,
     BASE_OFFSET_AT,
-    BASE_SEQUENCE_AT,
-    BASE_TIMESTAMP_AT,
     BATCH_LENGTH_AT,
     CODEC_MASK,
     CRC_AT,
     HEADER_BYTES_C,
     HIGHEST_CODEC,
-    LAST_OFFSET_DELTA_AT,
     LEADER_EPOCH_AT,
     LOG_OVERHEAD_C,
     MAGIC_AT,
     MAGIC_V2,
     MAX_TIMESTAMP_AT,
-    PRODUCER_EPOCH_AT,
-    PRODUCER_ID_AT,
-    RECORD_COUNT_AT,
     UNUSED_ATTRIBUTES,
     BatchHeader as Header,
     batch_crc,
     parse_header,
+    store_header,
 )
 from trioq._native.bigendian cimport load_i32, store_i16, store_i32, store_i64, store_u32
 from trioq._native.gil cimport RELEASE_ABOVE_BYTES
-from trioq._native.record_encode cimport encode
+from trioq._native.record_encode cimport MAX_BATCH_BYTES, encode
 from trioq._native.records cimport Walk, decode, fault_error, walk_unlocked
 
 from trioq._native.batch_header import BatchHeader
@@ -50,6 +45,7 @@ from trioq._native.records import find_timestamp, max_timestamp_offset, walk_rec
 from trioq.errors import (
     CorruptMessage,
     InvalidRecord,
+    MessageTooLarge,
     UnsupportedCompressionType,
     UnsupportedForMessageFormat,
 )
@@ -203,7 +199,6 @@ def build(
     cdef int64_t max_timestamp = 0
     cdef int64_t first_timestamp
     cdef Py_ssize_t end
-    cdef uint8_t* p
     cdef bytearray out
     if count == 0 or count > 0x7FFFFFFF:
         raise ValueError(f"a batch cannot have {count} records")
@@ -217,19 +212,13 @@ def build(
         with memoryview(out) as whole, whole[HEADER_BYTES_C:] as payload:
             compressed = compress(payload)
         out[HEADER_BYTES_C:] = compressed
-    p = <uint8_t*>PyByteArray_AS_STRING(out)
-    store_i64(p + BASE_OFFSET_AT, base_offset)
-    store_i32(p + LEADER_EPOCH_AT, leader_epoch)
-    p[MAGIC_AT] = MAGIC_V2
-    store_i16(p + ATTRIBUTES_AT, attributes)
-    store_i32(p + LAST_OFFSET_DELTA_AT, <int32_t>(count - 1))
-    store_i64(p + BASE_TIMESTAMP_AT, first_timestamp)
-    store_i64(p + MAX_TIMESTAMP_AT, max_timestamp)
-    store_i64(p + PRODUCER_ID_AT, producer_id)
-    store_i16(p + PRODUCER_EPOCH_AT, producer_epoch)
-    store_i32(p + BASE_SEQUENCE_AT, base_sequence)
-    store_i32(p + RECORD_COUNT_AT, <int32_t>count)
-    seal(out)
+    if len(out) > MAX_BATCH_BYTES:
+        raise MessageTooLarge("a batch holds at most 2 GiB")
+    store_header(
+        <uint8_t*>PyByteArray_AS_STRING(out), len(out), base_offset, leader_epoch, attributes,
+        first_timestamp, max_timestamp, producer_id, producer_epoch, base_sequence,
+        <int32_t>count,
+    )
     return out
 
 

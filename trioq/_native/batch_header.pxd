@@ -55,6 +55,14 @@ cdef class BatchHeader:
 cdef BatchHeader parse_header(const uint8_t* p, Py_ssize_t position)
 
 
+# Length, CRC and all other fields of the batch of `size_bytes` at p whose records are there.
+cdef void store_header(
+    uint8_t* p, Py_ssize_t size_bytes, int64_t base_offset, int32_t leader_epoch,
+    int16_t attributes, int64_t base_timestamp, int64_t max_timestamp, int64_t producer_id,
+    int16_t producer_epoch, int32_t base_sequence, int32_t record_count,
+) noexcept nogil
+
+
 # What the CRC of the batch at p ought to be.
 cdef inline uint32_t batch_crc(const uint8_t* p, Py_ssize_t size_bytes) noexcept nogil:
     return crc32c_extend(0, p + ATTRIBUTES_AT, size_bytes - ATTRIBUTES_AT)

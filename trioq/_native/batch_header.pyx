@@ -2,9 +2,18 @@
 """The header of a v2 batch, decoded; the contract is in batch_header.pyi."""
 
 cimport cython
-from libc.stdint cimport int8_t, int64_t, uint8_t
+from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t
 
-from trioq._native.bigendian cimport load_i16, load_i32, load_i64, load_u32
+from trioq._native.bigendian cimport (
+    load_i16,
+    load_i32,
+    load_i64,
+    load_u32,
+    store_i16,
+    store_i32,
+    store_i64,
+    store_u32,
+)
 
 
 @cython.final
@@ -80,3 +89,23 @@ cdef BatchHeader parse_header(const uint8_t* p, Py_ssize_t position):
     header.base_sequence = load_i32(p + BASE_SEQUENCE_AT)
     header.record_count = load_i32(p + RECORD_COUNT_AT)
     return header
+
+
+cdef void store_header(
+    uint8_t* p, Py_ssize_t size_bytes, int64_t base_offset, int32_t leader_epoch,
+    int16_t attributes, int64_t base_timestamp, int64_t max_timestamp, int64_t producer_id,
+    int16_t producer_epoch, int32_t base_sequence, int32_t record_count,
+) noexcept nogil:
+    store_i64(p + BASE_OFFSET_AT, base_offset)
+    store_i32(p + BATCH_LENGTH_AT, <int32_t>(size_bytes - LOG_OVERHEAD_C))
+    store_i32(p + LEADER_EPOCH_AT, leader_epoch)
+    p[MAGIC_AT] = MAGIC_V2
+    store_i16(p + ATTRIBUTES_AT, attributes)
+    store_i32(p + LAST_OFFSET_DELTA_AT, record_count - 1)
+    store_i64(p + BASE_TIMESTAMP_AT, base_timestamp)
+    store_i64(p + MAX_TIMESTAMP_AT, max_timestamp)
+    store_i64(p + PRODUCER_ID_AT, producer_id)
+    store_i16(p + PRODUCER_EPOCH_AT, producer_epoch)
+    store_i32(p + BASE_SEQUENCE_AT, base_sequence)
+    store_i32(p + RECORD_COUNT_AT, record_count)
+    store_u32(p + CRC_AT, batch_crc(p, size_bytes))

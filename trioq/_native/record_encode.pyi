@@ -1,1 +1,1 @@
-"""Encoding of records for `trioq._native.batch.build`: nothing here is called from Python."""
+"""Encoding of records for the native modules that build batches: nothing is called from Python."""

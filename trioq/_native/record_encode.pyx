@@ -1,10 +1,15 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, embedsignature=True
-"""Writes the records of a v2 batch, uncompressed; reached through `trioq._native.batch.build`.
+"""Writes the records of a v2 batch, uncompressed; reached through `trioq._native.batch.build`
+and `trioq._native.batch_builder`.
 
 The size of each record is computed before it is written, and room made for it.
 """
 
-from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_Resize
+from cpython.bytearray cimport (
+    PyByteArray_AS_STRING,
+    PyByteArray_GET_SIZE,
+    PyByteArray_Resize,
+)
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
 from libc.stdint cimport int64_t, uint8_t, uint64_t
@@ -17,9 +22,6 @@ from trioq.errors import MessageTooLarge
 
 cdef extern from "Python.h":
     const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
-
-
-cdef int64_t MAX_BATCH_BYTES = 0x7FFFFFFF
 
 
 cdef inline Py_ssize_t _field_bytes(object field) except -1:
@@ -72,50 +74,64 @@ cdef uint8_t* _write_headers(uint8_t* p, list headers) except NULL:
     return p
 
 
+cdef Py_ssize_t write_record(
+    bytearray out, Py_ssize_t position, Py_ssize_t most, Py_ssize_t index,
+    int64_t timestamp_delta, object key, object value, object headers,
+) except -1:
+    # The record number `index` at `position`, growing `out`; returns where it ends. When that is
+    # beyond `most` nothing is written, and the result is minus that position.
+    cdef Py_ssize_t body, end, capacity
+    cdef uint8_t* p
+    cdef list header_list = None
+    cdef tuple header_tuple = tuple(headers)
+    key = _as_bytes(key)
+    value = _as_bytes(value)
+    body = 1 + size_of_varlong(timestamp_delta) + size_of_varlong(index)
+    body += _field_bytes(key) + _field_bytes(value)
+    body += size_of_varlong(PyTuple_GET_SIZE(header_tuple))
+    if PyTuple_GET_SIZE(header_tuple):
+        header_list = []
+        body += _headers_bytes(header_tuple, header_list)
+    end = position + size_of_varlong(body) + body
+    if end > most:
+        return -end
+    capacity = PyByteArray_GET_SIZE(out)
+    if end > capacity:
+        PyByteArray_Resize(out, max(end, min(2 * capacity, most)))
+    p = <uint8_t*>PyByteArray_AS_STRING(out) + position
+    p = write_varlong(p, body)
+    p[0] = 0
+    p = write_varlong(p + 1, timestamp_delta)
+    p = write_varlong(p, index)
+    p = _write_field(p, key)
+    p = _write_field(p, value)
+    p = write_varlong(p, PyTuple_GET_SIZE(header_tuple))
+    if header_list is not None:
+        _write_headers(p, header_list)
+    return end
+
+
 cdef Py_ssize_t encode(
     bytearray out, Py_ssize_t position, tuple records, int64_t base_timestamp,
     int64_t* max_timestamp,
 ) except -1:
     # Writes the records from `position` on, growing `out`; returns where they end.
-    cdef Py_ssize_t index, body, needed
-    cdef Py_ssize_t capacity = len(out)
-    cdef int64_t timestamp, timestamp_delta
-    cdef uint8_t* p
-    cdef list header_list
-    cdef tuple headers
+    cdef Py_ssize_t index
+    cdef int64_t timestamp
     cdef object record  # a tuple, or a NamedTuple
     for index in range(PyTuple_GET_SIZE(records)):
         record = <object>PyTuple_GET_ITEM(records, index)
         if not isinstance(record, tuple) or PyTuple_GET_SIZE(record) != 4:
             raise TypeError("a record to encode is (timestamp_ms, key, value, headers)")
         timestamp = <object>PyTuple_GET_ITEM(record, 0)
-        key = _as_bytes(<object>PyTuple_GET_ITEM(record, 1))
-        value = _as_bytes(<object>PyTuple_GET_ITEM(record, 2))
-        headers = tuple(<object>PyTuple_GET_ITEM(record, 3))
         if index == 0 or timestamp > max_timestamp[0]:
             max_timestamp[0] = timestamp
-        timestamp_delta = <int64_t>(<uint64_t>timestamp - <uint64_t>base_timestamp)
-        body = 1 + size_of_varlong(timestamp_delta) + size_of_varlong(index)
-        body += _field_bytes(key) + _field_bytes(value)
-        body += size_of_varlong(PyTuple_GET_SIZE(headers))
-        if PyTuple_GET_SIZE(headers):
-            header_list = []
-            body += _headers_bytes(headers, header_list)
-        needed = position + size_of_varlong(body) + body
-        if needed > MAX_BATCH_BYTES:
+        position = write_record(
+            out, position, MAX_BATCH_BYTES, index,
+            <int64_t>(<uint64_t>timestamp - <uint64_t>base_timestamp),
+            <object>PyTuple_GET_ITEM(record, 1), <object>PyTuple_GET_ITEM(record, 2),
+            <object>PyTuple_GET_ITEM(record, 3),
+        )
+        if position < 0:
             raise MessageTooLarge(f"record {index}: a batch holds at most 2 GiB")
-        if needed > capacity:
-            capacity = max(needed, 2 * capacity)
-            PyByteArray_Resize(out, capacity)
-        p = <uint8_t*>PyByteArray_AS_STRING(out) + position
-        p = write_varlong(p, body)
-        p[0] = 0
-        p = write_varlong(p + 1, timestamp_delta)
-        p = write_varlong(p, index)
-        p = _write_field(p, key)
-        p = _write_field(p, value)
-        p = write_varlong(p, PyTuple_GET_SIZE(headers))
-        if PyTuple_GET_SIZE(headers):
-            _write_headers(p, header_list)
-        position = needed
     return position

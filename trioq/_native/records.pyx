@@ -1,19 +1,28 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, embedsignature=True
 """The records of v2 batches: walk, search by time, decode; the contract is in records.pyi.
 
-Every read is bounded by the end of its record, which is bounded by the end of the data before
-anything inside is looked at. Nothing is allocated by a claimed length or count.
+Every read is bounded (see record_parse.pxd). Nothing is allocated by a claimed length or count.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.ref cimport Py_INCREF
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE, PyTuple_New, PyTuple_SET_ITEM
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t
 from libc.string cimport memcmp
 
 from trioq._native.gil cimport RELEASE_ABOVE_BYTES
-from trioq._native.varint cimport read_varint, read_varlong
+from trioq._native.record_parse cimport (
+    NONE,
+    NOT_CONTIGUOUS,
+    NOT_INCREASING,
+    TOO_FEW,
+    TRAILING,
+    RecordView,
+    bytes_or_none,
+    parse_record,
+    skip_field,
+    wrapped_sum,
+)
 
 from trioq.errors import InvalidRecord
 
@@ -25,25 +34,6 @@ cdef extern from "Python.h":
 
 cdef extern from "new_tuple.h":
     object trioq_new_tuple(object type, Py_ssize_t size)
-
-
-cdef enum Fault:
-    NONE
-    LENGTH
-    BEYOND_END
-    ATTRIBUTES
-    TIMESTAMP_DELTA
-    OFFSET_DELTA
-    KEY
-    VALUE
-    HEADER_COUNT
-    HEADER_KEY
-    HEADER_VALUE
-    RECORD_END
-    NOT_CONTIGUOUS
-    TOO_FEW
-    TRAILING
-    NOT_INCREASING
 
 
 MESSAGES = (
@@ -66,56 +56,6 @@ MESSAGES = (
 )
 
 
-cdef inline const uint8_t* _skip_field(
-    const uint8_t* p, const uint8_t* end, int32_t least, const uint8_t** start, int32_t* length
-) noexcept nogil:
-    # A length (at least `least`; -1 is null) and as many bytes.
-    p = read_varint(p, end, length)
-    if p == NULL or length[0] < least or length[0] > end - p:
-        return NULL
-    start[0] = p
-    return p + length[0] if length[0] > 0 else p
-
-
-cdef inline int _parse(const uint8_t* p, const uint8_t* end, RecordView* record) noexcept nogil:
-    # The record at p, headers included; 0 or the fault.
-    cdef int32_t length, i
-    cdef const uint8_t* skipped
-    p = read_varint(p, end, &length)
-    if p == NULL:
-        return LENGTH
-    if length < 0 or length > end - p:
-        return BEYOND_END
-    end = p + length
-    record.end = end
-    if p == end:
-        return ATTRIBUTES
-    p = read_varlong(p + 1, end, &record.timestamp_delta)
-    if p == NULL:
-        return TIMESTAMP_DELTA
-    p = read_varint(p, end, &record.offset_delta)
-    if p == NULL:
-        return OFFSET_DELTA
-    p = _skip_field(p, end, -1, &record.key, &record.key_length)
-    if p == NULL:
-        return KEY
-    p = _skip_field(p, end, -1, &record.value, &record.value_length)
-    if p == NULL:
-        return VALUE
-    p = read_varint(p, end, &record.header_count)
-    if p == NULL or record.header_count < 0:
-        return HEADER_COUNT
-    record.headers = p
-    for i in range(record.header_count):
-        p = _skip_field(p, end, 0, &skipped, &length)
-        if p == NULL:
-            return HEADER_KEY
-        p = _skip_field(p, end, -1, &skipped, &length)
-        if p == NULL:
-            return HEADER_VALUE
-    return NONE if p == end else RECORD_END
-
-
 cdef Walk walk(const uint8_t* data, const uint8_t* end, int32_t record_count) noexcept nogil:
     cdef Walk result
     cdef RecordView record
@@ -127,7 +67,7 @@ cdef Walk walk(const uint8_t* data, const uint8_t* end, int32_t record_count) no
         if data == end:
             result.fault = TOO_FEW
             return result
-        result.fault = _parse(data, end, &record)
+        result.fault = parse_record(data, end, &record)
         if result.fault != NONE:
             return result
         if record.offset_delta != index:
@@ -169,11 +109,6 @@ def walk_records(data, int32_t record_count):
 # ---- search by time ----
 
 
-cdef inline int64_t _sum(int64_t base, int64_t delta) noexcept nogil:
-    # Wraps as Java's long does.
-    return <int64_t>(<uint64_t>base + <uint64_t>delta)
-
-
 cdef Walk _search(
     const uint8_t* data, const uint8_t* end, int32_t record_count, int64_t base_timestamp,
     int64_t target_ms, int64_t start_delta, bint greatest, int32_t* offset_delta,
@@ -193,13 +128,13 @@ cdef Walk _search(
         if data == end:
             result.fault = TOO_FEW
             return result
-        result.fault = _parse(data, end, &record)
+        result.fault = parse_record(data, end, &record)
         if result.fault != NONE:
             return result
         if record.offset_delta < 0:
             result.fault = NOT_INCREASING
             return result
-        found = _sum(base_timestamp, record.timestamp_delta)
+        found = wrapped_sum(base_timestamp, record.timestamp_delta)
         if greatest:
             if offset_delta[0] == -1 or found > timestamp[0]:
                 offset_delta[0] = record.offset_delta
@@ -241,7 +176,7 @@ cdef object _searched(
         raise fault_error(result)
     if offset_delta == -1:
         return None
-    return _sum(base_offset, offset_delta), timestamp
+    return wrapped_sum(base_offset, offset_delta), timestamp
 
 
 def find_timestamp(
@@ -260,12 +195,6 @@ def max_timestamp_offset(
 
 
 # ---- decode ----
-
-
-cdef inline object _bytes_or_none(const uint8_t* start, int32_t length):
-    if length < 0:
-        return None
-    return PyBytes_FromStringAndSize(<const char*>start, length)
 
 
 cdef inline void _give(object into, Py_ssize_t index, object item):
@@ -288,7 +217,7 @@ cdef inline object _header_key(
     return PyUnicode_DecodeUTF8(<const char*>start, length, "replace")
 
 
-cdef tuple _decode_headers(RecordView* record, tuple previous):
+cdef tuple decode_headers(RecordView* record, tuple previous):
     # Parsed before, so two bytes or more stand behind each counted header. Checked again as they
     # are read: making objects may run a collection, and with it code that changes the bytes.
     cdef const uint8_t* p = record.headers
@@ -301,14 +230,14 @@ cdef tuple _decode_headers(RecordView* record, tuple previous):
     headers = PyTuple_New(record.header_count)
     for i in range(record.header_count):
         header = PyTuple_New(2)
-        p = _skip_field(p, record.end, 0, &start, &length)
+        p = skip_field(p, record.end, 0, &start, &length)
         if p == NULL:
             raise InvalidRecord("the bytes changed while they were decoded")
         _give(header, 0, _header_key(start, length, previous, i))
-        p = _skip_field(p, record.end, -1, &start, &length)
+        p = skip_field(p, record.end, -1, &start, &length)
         if p == NULL:
             raise InvalidRecord("the bytes changed while they were decoded")
-        _give(header, 1, _bytes_or_none(start, length))
+        _give(header, 1, bytes_or_none(start, length))
         _give(headers, i, header)
     return headers
 
@@ -330,7 +259,7 @@ cdef list decode(
         if data == end:
             result.fault = TOO_FEW
             raise fault_error(result)
-        result.fault = _parse(data, end, &record)
+        result.fault = parse_record(data, end, &record)
         if result.fault != NONE:
             raise fault_error(result)
         if record.offset_delta <= previous or record.offset_delta > last_offset_delta:
@@ -338,14 +267,14 @@ cdef list decode(
             raise fault_error(result)
         previous = record.offset_delta
         made = trioq_new_tuple(record_type, 5)
-        _give(made, 0, _sum(base_offset, record.offset_delta))
+        _give(made, 0, wrapped_sum(base_offset, record.offset_delta))
         if append_time is None:
-            _give(made, 1, _sum(base_timestamp, record.timestamp_delta))
+            _give(made, 1, wrapped_sum(base_timestamp, record.timestamp_delta))
         else:
             _give(made, 1, append_time)
-        _give(made, 2, _bytes_or_none(record.key, record.key_length))
-        _give(made, 3, _bytes_or_none(record.value, record.value_length))
-        headers = _decode_headers(&record, headers)
+        _give(made, 2, bytes_or_none(record.key, record.key_length))
+        _give(made, 3, bytes_or_none(record.value, record.value_length))
+        headers = decode_headers(&record, headers)
         _give(made, 4, headers)
         records.append(made)
         data = record.end

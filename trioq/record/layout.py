@@ -64,6 +64,8 @@ DELETE_HORIZON_BIT: Final = 0x40
 UNUSED_ATTRIBUTES: Final = 0xFF80
 
 ATTRIBUTES: Final = struct.Struct(">h")
+PRODUCER: Final = struct.Struct(">qhi")
+"""Producer id, producer epoch and base sequence, from PRODUCER_ID_AT on."""
 
 NO_PRODUCER_ID: Final = -1
 NO_PRODUCER_EPOCH: Final = -1
