@@ -1,3 +1,49 @@
-"""trioq: a distributed message queue on Trio that every Kafka client can talk to."""
+"""trioq: a distributed message queue on Trio that every Kafka client can talk to.
+
+The client's names are here, imported when they are first used: `import trioq` loads no event
+loop and none of the client.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from trioq.client.client import Client as Client
+    from trioq.client.client import ClientStatistics as ClientStatistics
+    from trioq.client.client import connect as connect
+    from trioq.client.sasl import SaslOAuthBearer as SaslOAuthBearer
+    from trioq.client.sasl import SaslPlain as SaslPlain
+    from trioq.client.sasl import SaslScram as SaslScram
+    from trioq.errors import ClientError as ClientError
+    from trioq.errors import KafkaError as KafkaError
+    from trioq.errors import TrioqError as TrioqError
 
 __version__ = "0.1.0"
+
+_LAZY: Final = {
+    "Client": "trioq.client.client",
+    "ClientError": "trioq.errors",
+    "ClientStatistics": "trioq.client.client",
+    "KafkaError": "trioq.errors",
+    "SaslOAuthBearer": "trioq.client.sasl",
+    "SaslPlain": "trioq.client.sasl",
+    "SaslScram": "trioq.client.sasl",
+    "TrioqError": "trioq.errors",
+    "connect": "trioq.client.client",
+}
+"""Public names and the modules that have them."""
+
+
+def __getattr__(name: str) -> object:
+    module = _LAZY.get(name)
+    if module is None:
+        raise AttributeError(f"module 'trioq' has no attribute {name!r}")
+    found: object = getattr(importlib.import_module(module), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

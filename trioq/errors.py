@@ -8,6 +8,7 @@
     │ ├ EncodeError                 a value that a message cannot carry in its version (trioq.wire)
     │ ├ ConfigError                 a key or value of the configuration is wrong
     │ ├ StartupError                the broker refuses to start (lock held, foreign data dir, ...)
+    │ ├ ClientError                 the client's own: ConnectionFailed, BufferFull, ...
     │ └ MetastoreError              see trioq.metastore.store for its branches
     └ AssertionError
       └ BrokerBug                   an invariant is broken where data is owned: the process ends
@@ -658,3 +659,63 @@ class ShareSessionLimitReached(
     KafkaError, code=133, retriable=True, kafka_name="SHARE_SESSION_LIMIT_REACHED"
 ):
     """The limit of share sessions was reached."""
+
+
+# ---- the client ----
+
+
+class ClientError(TrioqError):
+    """What the client library raises for a reason that is not a broker's error code.
+
+    `retriable` says whether the same call may succeed later without anything being changed.
+    """
+
+    retriable: ClassVar[bool] = False
+
+
+class ConnectionFailed(ClientError):
+    """A connection to a broker could not be made, or broke; the message names the address."""
+
+    retriable = True
+
+
+class BootstrapFailed(ConnectionFailed):
+    """No bootstrap address answered; the message has the reason for each."""
+
+
+class CallTimeout(ConnectionFailed):
+    """A broker did not answer a request in time; its connection has been closed."""
+
+
+class AuthenticationFailed(ClientError):
+    """The broker refused the credentials, or TLS could not verify the broker."""
+
+
+class UnsupportedByBroker(ClientError):
+    """The broker serves no version of an API, or of a feature, that the call needs."""
+
+
+class ClientClosed(ClientError):
+    """The client, producer or consumer was used outside of its `async with` block."""
+
+
+class ClientForked(ClientError):
+    """A client was used in a child process after fork(): sockets cannot be shared, open another."""
+
+
+class ClientUsageError(ClientError, ValueError):
+    """An argument or setting of the client is wrong; the message names it and what is allowed."""
+
+
+class BufferFull(ClientError):
+    """The producer's buffer has no room: await `send`, or `flush`, or raise `buffer_bytes`."""
+
+    retriable = True
+
+
+class DeliveryTimeout(ClientError):
+    """A record was not acknowledged within the delivery timeout; it may have been written."""
+
+
+class RecordTooLarge(ClientError):
+    """A record is larger than the producer's `max_request_bytes`."""

@@ -1,0 +1,167 @@
+"""`trioq.connect` and the client it gives: the owner of everything that runs in the background."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from trioq.client import forking
+from trioq.client.address import parse_bootstrap
+from trioq.client.cluster import Cluster
+from trioq.client.sasl import SaslMechanism
+from trioq.client.settings import ClientSettings
+from trioq.client.tasks import BackgroundTasks
+from trioq.errors import ClientClosed, ClientError, ClientForked
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientStatistics:
+    """A client's counts at one moment."""
+
+    cluster_id: str | None
+    brokers: int
+    """Brokers that the cluster advertises."""
+
+    topics: int
+    """Topics whose metadata is kept."""
+
+    open_connections: int
+    connections_opened: int
+    connections_failed: int
+    requests_in_flight: int
+    sent_bytes: int
+    """Over the connections that are open."""
+
+    received_bytes: int
+    metadata_refreshes: int
+
+
+def connect(
+    bootstrap: str | Sequence[str],
+    *,
+    client_id: str = "trioq",
+    tls: ssl.SSLContext | bool = False,
+    sasl: SaslMechanism | None = None,
+    rack: str | None = None,
+    connect_timeout_ms: int = 10_000,
+    request_timeout_ms: int = 30_000,
+    call_timeout_ms: int = 60_000,
+    retry_backoff_ms: int = 100,
+    retry_backoff_max_ms: int = 1_000,
+    metadata_max_age_ms: int = 300_000,
+    unknown_topic_timeout_ms: int = 5_000,
+    max_in_flight: int = 5,
+) -> Client:
+    """A client for `async with`; entering connects, leaving closes everything that it opened.
+
+    Args:
+        bootstrap: "host:port", several of them separated by commas, or a sequence.
+        client_id: what brokers call this client in their logs and quotas.
+        tls: True for TLS with the system's certificate authorities, or a context.
+        sasl: SaslPlain, SaslScram or SaslOAuthBearer.
+        rack: where this client is; consumers read from a replica there if there is one.
+        connect_timeout_ms: for a TCP connection and its TLS handshake.
+        request_timeout_ms: for a broker's answer to one request.
+        call_timeout_ms: for a call with all of its retries, where it takes no timeout itself.
+        retry_backoff_ms: the pause before a first retry; further ones double it.
+        retry_backoff_max_ms: the longest pause between retries.
+        metadata_max_age_ms: how old metadata may become without anything going wrong.
+        unknown_topic_timeout_ms: how long a topic may be unknown before that is an error: in a
+            cluster, not every broker knows a new topic at once.
+        max_in_flight: requests under way on one connection.
+
+    Raises ClientUsageError here; entering raises BootstrapFailed when no address answers,
+    AuthenticationFailed, UnsupportedByBroker.
+
+    """
+    settings = ClientSettings(
+        bootstrap=parse_bootstrap(bootstrap),
+        client_id=client_id,
+        tls=ssl.create_default_context() if tls is True else tls or None,
+        sasl=sasl,
+        rack=rack,
+        connect_timeout_ms=connect_timeout_ms,
+        request_timeout_ms=request_timeout_ms,
+        call_timeout_ms=call_timeout_ms,
+        retry_backoff_ms=retry_backoff_ms,
+        retry_backoff_max_ms=retry_backoff_max_ms,
+        metadata_max_age_ms=metadata_max_age_ms,
+        unknown_topic_timeout_ms=unknown_topic_timeout_ms,
+        max_in_flight=max_in_flight,
+    )
+    return Client(settings)
+
+
+class Client:
+    """A connected client; made by `trioq.connect`. Works under trio, asyncio and uvloop alike.
+
+    Its tasks live in the `async with` block and end with it; what they cannot do themselves
+    (reconnect, retry) comes out where the user awaits. It is for one event loop, and in a child
+    process after fork() it raises ClientForked.
+    """
+
+    def __init__(self, settings: ClientSettings) -> None:
+        self.settings = settings
+        self._exit: AsyncExitStack | None = None
+        self._cluster: Cluster | None = None
+        self._refusal: ClientError | None = ClientClosed(
+            "the client is not open: use it inside of `async with trioq.connect(...) as client:`"
+        )
+
+    async def __aenter__(self) -> Self:
+        if self._exit is not None:
+            raise ClientClosed("a client is entered once; call trioq.connect again for another")
+        async with AsyncExitStack() as stack:
+            tasks = await stack.enter_async_context(BackgroundTasks())
+            self._cluster = Cluster(self.settings, tasks)
+            tasks.start_soon(self._cluster.metadata.run)
+            await self._cluster.metadata.refreshed()
+            self._exit = stack.pop_all()
+        self._refusal = None
+        forking.guard(self)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        forking.release(self)
+        self._refusal = ClientClosed("the client was closed when its `async with` block ended")
+        assert self._exit is not None
+        return await self._exit.__aexit__(kind, error, traceback)
+
+    @property
+    def cluster(self) -> Cluster:
+        """What producers, consumers and the admin API are built on; raises outside of the block."""
+        if self._refusal is not None:
+            raise self._refusal
+        assert self._cluster is not None
+        return self._cluster
+
+    def statistics(self) -> ClientStatistics:
+        """Counts as of now."""
+        cluster = self.cluster
+        state = cluster.metadata.state
+        open_connections = list(cluster.connections.open_connections())
+        return ClientStatistics(
+            cluster_id=state.cluster_id,
+            brokers=len(state.nodes),
+            topics=len(state.topics),
+            open_connections=len(open_connections),
+            connections_opened=cluster.connections.opened,
+            connections_failed=cluster.connections.failed,
+            requests_in_flight=sum(connection.in_flight for connection in open_connections),
+            sent_bytes=sum(connection.sent_bytes for connection in open_connections),
+            received_bytes=sum(connection.received_bytes for connection in open_connections),
+            metadata_refreshes=cluster.metadata.refreshes,
+        )
+
+    def refuse_from_now_on(self, error: ClientForked) -> None:
+        """For a child process: every later use raises `error`."""
+        self._refusal = error
