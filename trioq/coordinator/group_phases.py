@@ -23,17 +23,35 @@ class GroupPhase(Enum):
     """Its state is being deleted; nothing follows."""
 
 
-TRANSITIONS: Final[Mapping[GroupPhase, frozenset[GroupPhase]]] = MappingProxyType(
+TRANSITIONS: Final[Mapping[GroupPhase, Mapping[GroupPhase, str]]] = MappingProxyType(
     {
-        GroupPhase.EMPTY: frozenset({GroupPhase.PREPARING_REBALANCE, GroupPhase.DEAD}),
-        GroupPhase.PREPARING_REBALANCE: frozenset(
-            {GroupPhase.COMPLETING_REBALANCE, GroupPhase.EMPTY, GroupPhase.DEAD}
+        GroupPhase.EMPTY: MappingProxyType(
+            {
+                GroupPhase.PREPARING_REBALANCE: "the first member joins",
+                GroupPhase.DEAD: "deleted",
+            }
         ),
-        GroupPhase.COMPLETING_REBALANCE: frozenset(
-            {GroupPhase.STABLE, GroupPhase.PREPARING_REBALANCE, GroupPhase.DEAD}
+        GroupPhase.PREPARING_REBALANCE: MappingProxyType(
+            {
+                GroupPhase.COMPLETING_REBALANCE: "all have joined, or time is up",
+                GroupPhase.EMPTY: "nobody is left",
+            }
         ),
-        GroupPhase.STABLE: frozenset({GroupPhase.PREPARING_REBALANCE, GroupPhase.DEAD}),
-        GroupPhase.DEAD: frozenset(),
+        GroupPhase.COMPLETING_REBALANCE: MappingProxyType(
+            {
+                GroupPhase.STABLE: "the leader's plan arrives",
+                GroupPhase.PREPARING_REBALANCE: "a member joins, leaves, fails or does not sync",
+            }
+        ),
+        GroupPhase.STABLE: MappingProxyType(
+            {
+                GroupPhase.PREPARING_REBALANCE: (
+                    "a member joins, leaves or fails, its metadata changes, or the leader rejoins"
+                ),
+            }
+        ),
+        GroupPhase.DEAD: MappingProxyType({}),
     }
 )
-"""The phases that may follow each; the machine raises BrokerBug for any other step."""
+"""The phases that may follow each, with what leads there; the machine raises BrokerBug for any
+other step. The diagram of docs/consumer-groups.md is made of it."""

@@ -57,7 +57,7 @@ class ClassicMember(NamedTuple):
 
 
 class ClassicGroup(NamedTuple):
-    """A group of the classic protocol. `state` is the name of a GroupPhase.
+    """A group of the classic protocol. `state` is the value of a GroupPhase, such as "Stable".
 
     `generation` is 0 before the first rebalance; `protocol` and `leader` are None while there are
     no members. `state_since_ms` is wall-clock time: how long the group has been empty decides
