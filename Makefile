@@ -13,12 +13,12 @@ MINUTES ?= 30
 NATIVE_SOURCES := $(wildcard trioq/_native/*.pyx trioq/_native/*.pxd trioq/_native/*_impl.c trioq/_native/*.h trioq/_native/posix_build.py)
 
 .NOTPARALLEL:
-.PHONY: serve test lint types floors unit fuzz sanitize kcat build wheel sdist docs clean soak
+.PHONY: serve test lint types floors unit fuzz sanitize kcat zookeeper build wheel sdist docs clean soak
 
 serve: $(VENV)/build.stamp
 	@exec $(BIN)/trioq serve --listen $(LISTEN) --data-dir $(DATA)
 
-test: kcat lint types floors unit
+test: kcat zookeeper lint types floors unit
 
 $(VENV)/pip.stamp:
 	@test -n "$(PYTHON)" || { echo "trioq needs Python 3.11 or newer, and found none: install it, or say where it is: make PYTHON=/path/to/python3 ..." >&2; exit 1; }
@@ -72,6 +72,13 @@ kcat:
 	  test "$$(id -u)" = 0 && command -v apt-get >/dev/null && \
 	  { apt-get install -qq -y kcat || { apt-get update -qq && apt-get install -qq -y kcat; }; } >/dev/null 2>&1; \
 	} || echo "kcat is not installed: the tests with it will be skipped"
+
+# The same with tests against real ZooKeeper servers; the package starts none by itself.
+zookeeper:
+	@test -e /usr/share/java/zookeeper.jar && command -v java >/dev/null || { \
+	  test "$$(id -u)" = 0 && command -v apt-get >/dev/null && \
+	  { apt-get install -qq -y zookeeper || { apt-get update -qq && apt-get install -qq -y zookeeper; }; } >/dev/null 2>&1; \
+	} || echo "ZooKeeper is not installed: the tests with it will be skipped"
 
 # Mixed load over restarts for so long: nothing acknowledged may be lost, nothing may grow.
 soak: build
