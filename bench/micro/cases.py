@@ -10,6 +10,8 @@ from typing import Any, Final, NamedTuple
 from trioq._native import batch as native
 from trioq._native.crc32c import crc32c
 from trioq.record.builder import build_batch
+from trioq.record.fetched import RecordBatchView, read_fetched
+from trioq.record.producing import BatchBuilder
 from trioq.types import ZERO_TOPIC_ID
 from trioq.wire.messages.fetch import (
     FetchRequest,
@@ -85,7 +87,41 @@ def _batch_cases() -> list[MicroCase]:
         MicroCase(f"decode {shape}", "trioq", lambda: native.decode_records(data, header)),
         MicroCase(f"build {shape}", "trioq", lambda: build_batch(records)),
     ]
-    return [*ours, *_aiokafka_cases(shape, values, batch)]
+    return [*ours, *_client_cases(shape, values, batch), *_aiokafka_cases(shape, values, batch)]
+
+
+def _client_cases(shape: str, values: list[bytes], batch: bytes) -> list[MicroCase]:
+    """What our client does for a batch; "fetch" touches offset, key and value of every record."""
+
+    def fetched() -> RecordBatchView[Any, Any]:
+        return read_fetched(batch, topic="t", partition=0, start_offset=0).batches[0]
+
+    def fill() -> object:
+        builder = BatchBuilder(1 << 20)
+        append = builder.append
+        for value in values:
+            append(None, value, (), NOW_MS)
+        return builder.close()
+
+    def fill_many() -> object:
+        builder = BatchBuilder(1 << 20)
+        builder.append_many(values, NOW_MS)
+        return builder.close()
+
+    def fetch() -> object:
+        return [(record.offset, record.key, record.value) for record in fetched()]
+
+    def fetch_in_bulk() -> object:
+        view = fetched()
+        return list(zip(view.offsets, view.keys(), view.values(), strict=True))
+
+    calls = {
+        "fill": fill,
+        "fill at once": fill_many,
+        "fetch": fetch,
+        "fetch in bulk": fetch_in_bulk,
+    }
+    return [MicroCase(f"{what} {shape}", "trioq", call) for what, call in calls.items()]
 
 
 def _aiokafka_cases(shape: str, values: list[bytes], batch: bytes) -> list[MicroCase]:
@@ -101,6 +137,11 @@ def _aiokafka_cases(shape: str, values: list[bytes], batch: bytes) -> list[Micro
 
     def decode() -> object:
         return list(MemoryRecords(batch).next_batch())
+
+    def fetch() -> object:
+        found = MemoryRecords(batch).next_batch()
+        assert found.validate_crc()
+        return [(record.offset, record.key, record.value) for record in found]
 
     def build() -> object:
         builder = DefaultRecordBatchBuilder(
@@ -118,7 +159,15 @@ def _aiokafka_cases(shape: str, values: list[bytes], batch: bytes) -> list[Micro
 
     return [
         MicroCase(f"{what} {shape}", "aiokafka", call)
-        for what, call in (("walk", walk), ("decode", decode), ("build", build))
+        for what, call in (
+            ("walk", walk),
+            ("decode", decode),
+            ("build", build),
+            ("fill", build),
+            ("fill at once", build),
+            ("fetch", fetch),
+            ("fetch in bulk", fetch),
+        )
     ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.fuzz.target import Target
 from tests.fuzz.targets import (
     batches,
+    clients,
     codecs,
     compaction,
     files,
@@ -16,6 +17,6 @@ from tests.fuzz.targets import (
 
 TARGETS: dict[str, Target] = {
     target.name: target
-    for module in (wire, batches, codecs, compaction, files, logs, tools, metastore)
+    for module in (wire, batches, clients, codecs, compaction, files, logs, tools, metastore)
     for target in module.TARGETS
 }

@@ -86,7 +86,7 @@ def check_scan(data: bytes) -> None:
     target = choices.number(8) >> (mode & 0x38)
     log = choices.rest()
     if mode & 2:
-        log = _with_crcs(log)
+        log = with_crcs(log)
     position, end = 0, len(log) - (mode >> 6 if len(log) > 3 else 0)
     check_crc = bool(mode & 1)
     headers, valid_end, reason = native.scan(log, position, end, check_crc=check_crc)
@@ -104,7 +104,7 @@ def check_scan(data: bytes) -> None:
         assert isinstance(edge, Raised) or valid_end <= edge <= end
 
 
-def _with_crcs(log: bytes) -> bytes:
+def with_crcs(log: bytes) -> bytes:
     """With the right CRC in every batch that its length leads to."""
     out = bytearray(log)
     at = 0
