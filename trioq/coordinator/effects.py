@@ -11,7 +11,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from trioq.coordinator.group_requests import JoinRequest
 from trioq.errors import KafkaError
+from trioq.metastore.group_layout import ClassicGroup
 
 Waiter = Any
 """Whoever waits for an answer: handed in with an event, handed back, never looked at."""
@@ -33,7 +35,18 @@ class Remove(NamedTuple):
     """The group is dead: delete its node unless it still holds committed offsets."""
 
 
-Effect = Answer | Persist | Remove
+class Convert(NamedTuple):
+    """The group goes on in its other protocol, by a machine restored from `group`.
+
+    What follows in the list is carried out with that machine. A `join` that comes with it is an
+    event for it: the request that brought this about, with its waiter, who has no answer yet.
+    """
+
+    group: ClassicGroup
+    join: tuple[JoinRequest, Waiter] | None = None
+
+
+Effect = Answer | Persist | Remove | Convert
 
 
 def refusal(waiter: Waiter, error: KafkaError) -> list[Effect]:
