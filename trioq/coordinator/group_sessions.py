@@ -40,8 +40,11 @@ class Sessions:
         self._watched.pop(member_id, None)
 
     def next_s(self) -> float:
-        """When the first may be due; infinite if none. May be early."""
-        return self._heap[0][0] if self._heap else math.inf
+        """When the first is due; infinite if none."""
+        heap, watched = self._heap, self._watched
+        while heap and watched.get(heap[0][1]) != heap[0][0]:
+            heapq.heappop(heap)
+        return heap[0][0] if heap else math.inf
 
     def pop_due(self, now_s: float) -> list[str]:
         """The ids that are due, the longest due first."""
