@@ -4,10 +4,11 @@
     ├ signals                      SIGTERM/SIGINT: drain; a second one: cancel
     └ metastore_nursery            the feed's follower                          [supervised]
       └ storage_nursery            log writers, retention, checkpoints
-        └ server_nursery           reactor, deadlines, listeners, connections
+        └ coordinator_nursery      groups: a writer per coordination slot that has work, upkeep
+          └ server_nursery         reactor, deadlines, listeners, connections
 
 Indentation is nesting of `async with`, so the shutdown order is the code's shape. Followers'
-fetchers, coordinators and the controller's slot have their place between storage and server.
+fetchers and the controller's slot have their place between storage and server.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from trioq.config import BrokerConfig
 from trioq.controller.producer_ids import ProducerIds
 from trioq.controller.takeover import take_over_alone
 from trioq.controller.topics import TopicAdmin
+from trioq.coordinator.service import GroupService
 from trioq.errors import ConfigError, StartupError
 from trioq.logs import get_logger
 from trioq.metastore.bootstrap import ensure_cluster, register_broker
@@ -96,7 +98,7 @@ class Broker:
         locks = {paths[0]: self._lock(paths[0])}
         try:
             async with open_embedded(Path(paths[0]) / METASTORE_FILE) as metastore:
-                cluster_id = await ensure_cluster(metastore)
+                cluster_id = await ensure_cluster(metastore, slots=self.config.coordination_slots)
                 log_dirs = self._open_logs(paths, cluster_id, locks)
                 locks.clear()
                 is_clean = False
@@ -140,11 +142,20 @@ class Broker:
     ) -> None:
         """Build and nest the parts; see the module's docstring."""
         recovered = 0
-        if not all(one.was_clean for one in log_dirs.dirs):
+        was_clean = all(one.was_clean for one in log_dirs.dirs)
+        if not was_clean:
             recovered = await trio.to_thread.run_sync(log_dirs.recover)
         partitions = Partitions(log_dirs, self.config)
         follower = ImageFollower(metastore, on_swap=partial(self._follow, partitions))
         context = self._context(log_dirs, metastore, partitions, follower)
+        groups = self._groups = GroupService(
+            metastore,
+            config=self.config,
+            clock=self._clock,
+            deadlines=context.deadlines,
+            image=lambda: follower.image,
+            log_end=None if was_clean else partitions.log_end,
+        )
         server = Server(context)
         server.bind(self.config.endpoints())
         try:
@@ -152,22 +163,29 @@ class Broker:
             chain = await take_over_alone(
                 metastore, registration.broker_id, registration.broker_epoch
             )
+            await groups.slots.read(registration.broker_id)
         except BaseException:
             server.close_listeners()
             raise
         context.topic_admin = TopicAdmin(chain, follower, self.config)
+        context.groups = groups.coordinator_at_first_use()
         self.server, self.context = server, context
         async with trio.open_nursery() as metastore_nursery:
             await metastore_nursery.start(_start_supervised, "feed follower", follower)
             self._settle_logs(log_dirs, follower.image, recovered)
             async with trio.open_nursery() as storage_nursery:
                 await storage_nursery.start(partial(log_dirs.run, self._log_services()))
-                async with trio.open_nursery() as server_nursery:
-                    await server_nursery.start(server.run)
-                    task_status.started()
-                    await self._stop.wait()
-                    await server.drain(self.config.shutdown_drain_timeout_ms / 1000)
-                    server_nursery.cancel_scope.cancel()
+                async with trio.open_nursery() as coordinator_nursery:
+                    await coordinator_nursery.start(groups.run)
+                    async with trio.open_nursery() as server_nursery:
+                        await server_nursery.start(server.run)
+                        task_status.started()
+                        await self._stop.wait()
+                        groups.begin_stop()
+                        await server.drain(self.config.shutdown_drain_timeout_ms / 1000)
+                        await groups.finish_stop()
+                        server_nursery.cancel_scope.cancel()
+                    coordinator_nursery.cancel_scope.cancel()
                 storage_nursery.cancel_scope.cancel()
             metastore_nursery.cancel_scope.cancel()
 
@@ -251,6 +269,7 @@ class Broker:
         if before.broker_configs != after.broker_configs:
             self._use_dynamic_config(partitions, before, after)
         partitions.apply_image(before, after)
+        self._groups.follow(before, after)
 
     def _use_dynamic_config(
         self, partitions: Partitions, before: ClusterImage, after: ClusterImage

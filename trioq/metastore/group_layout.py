@@ -30,8 +30,8 @@ MAX_GROUP_ID_BYTES: Final = 249
 MAX_MEMBER_BYTES: Final = 160 * 1024
 """What a member's encoded value may count, so that a shard of one always fits into a multi."""
 
-MAX_SHARD_BYTES: Final = 320 * 1024
-"""What a shard's value may count, for the same reason."""
+MAX_SHARD_BYTES: Final = 448 * 1024
+"""What a shard's value may count, so that it fits into a multi together with the group's head."""
 
 NO_PARTITIONS: Final[Mapping[TopicId, frozenset[int]]] = MappingProxyType({})
 
@@ -256,7 +256,7 @@ def encode_member(member: StoredMember) -> bytes:
         data["subscribed_names"] = sorted(member.subscribed_names)
         for name in _ASSIGNMENTS:
             data[name] = {
-                topic_id.hex: sorted(partitions) for topic_id, partitions in data[name].items()
+                topic_id.hex: _runs(partitions) for topic_id, partitions in data[name].items()
             }
     return encode_json(data).encode()
 
@@ -284,8 +284,7 @@ def _member_of(data: dict[str, Any], member_class: type[Member]) -> Member:
         data["subscribed_names"] = frozenset(map(_text, data["subscribed_names"]))
         for name in _ASSIGNMENTS:
             data[name] = {
-                TopicId(topic_id): frozenset(map(_number, partitions))
-                for topic_id, partitions in data[name].items()
+                TopicId(topic_id): _of_runs(runs) for topic_id, runs in data[name].items()
             }
     member = member_class(**data)
     for name, field in zip(member._fields, member, strict=True):
@@ -370,6 +369,26 @@ def _text(value: Any) -> str:
         raise TypeError(f"{value!r} is not text")
     value.encode()
     return value
+
+
+def _runs(partitions: Iterable[int]) -> list[int]:
+    """Numbers as runs: where each begins, and how many there are in it."""
+    runs: list[int] = []
+    for number in sorted(partitions):
+        if runs and number == runs[-2] + runs[-1]:
+            runs[-1] += 1
+        else:
+            runs += (number, 1)
+    return runs
+
+
+def _of_runs(runs: Any) -> frozenset[int]:
+    numbers: set[int] = set()
+    for first, length in zip(runs[::2], runs[1::2], strict=True):
+        if not 0 < _number(length) <= layout.MAX_CHILDREN:
+            raise ValueError(f"a run of {length} partitions")
+        numbers.update(range(_number(first), first + length))
+    return frozenset(numbers)
 
 
 def _encode_bytes(value: bytes) -> str:

@@ -47,6 +47,11 @@ class Partitions:
         hosted = self._by_id.get(topic_id)
         return None if hosted is None else hosted.get(partition)
 
+    def log_end(self, topic_id: TopicId, partition: int) -> int | None:
+        """The end of the log of a partition hosted here; None if it is not."""
+        hosted = self.find_by_id(topic_id, partition)
+        return None if hosted is None else hosted.log.log_end_offset
+
     def __iter__(self) -> Iterator[Partition]:
         for hosted in self._by_topic.values():
             yield from hosted.values()

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from trioq.config import BrokerConfig
     from trioq.controller.producer_ids import ProducerIds
     from trioq.controller.topics import TopicAdmin
+    from trioq.coordinator.coordinator import GroupCoordinator
     from trioq.metastore.image import ClusterImage
     from trioq.metastore.store import Metastore
     from trioq.metrics import Metrics
@@ -94,6 +95,9 @@ class Context:
     image_source: ImageSource
     topic_admin: TopicAdmin = field(init=False)
     """Set as soon as the controller's role is taken, before anything is served."""
+
+    groups: GroupCoordinator = field(init=False)
+    """Set as `topic_admin`."""
 
     end_of_pass: list[Callable[[], bool]] = field(default_factory=list)
     """Called once at the end of each pass of the reactor. Each returns True when nothing

@@ -1,0 +1,180 @@
+"""The broker's part that coordinates groups: which slots it leads, loading them, their end.
+
+Everything that groups need is imported with the first request for one, or with the first stored
+one: most brokers that start have none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import trio
+
+from trioq import logs
+from trioq.clock import Clock
+from trioq.config import BrokerConfig
+from trioq.coordinator.slots import LedSlot, LedSlots
+from trioq.metastore import store
+from trioq.metastore.image import ClusterImage
+from trioq.types import TopicId
+
+if TYPE_CHECKING:
+    from trioq.coordinator.coordinator import GroupCoordinator
+    from trioq.coordinator.loading import SlotLoader
+    from trioq.coordinator.slot_writer import Deadlines
+    from trioq.coordinator.upkeep import Upkeep
+
+LogEnd = Callable[[TopicId, int], int | None]
+"""The end of the log of a partition led here; None if there is none."""
+
+_log = logs.get_logger(__name__)
+
+LOAD_PATIENCE_S: Final = 1.0
+"""How long a start waits for stored groups; then it goes on, and they are refused until read."""
+
+_STOP_PATIENCE_S: Final = 5.0
+_FIRST_PAUSE_S: Final = 0.05
+_LONGEST_PAUSE_S: Final = 2.0
+
+
+class GroupService:
+    """Coordinates the groups of the slots led here; `run` is its life.
+
+    `log_end` is given after a stop that was not clean: committed offsets above the end of their
+    log are then set to that end before anything is served (SAFETY rule 4).
+    """
+
+    def __init__(
+        self,
+        metastore: store.Metastore,
+        *,
+        config: BrokerConfig,
+        clock: Clock,
+        deadlines: Deadlines,
+        image: Callable[[], ClusterImage],
+        log_end: LogEnd | None = None,
+    ) -> None:
+        self.slots = LedSlots(metastore, clock)
+        self._metastore = metastore
+        self._config = config
+        self._clock = clock
+        self._deadlines = deadlines
+        self._image = image
+        self._log_end = log_end
+        self._nursery: trio.Nursery | None = None
+        self._coordinator: GroupCoordinator | None = None
+        self._upkeep: Upkeep | None = None
+
+    @property
+    def coordinator(self) -> GroupCoordinator:
+        """What handlers call; made, with its imports, when it is first asked for.
+
+        Only while `run` runs.
+        """
+        if self._coordinator is None:
+            from trioq.coordinator.coordinator import GroupCoordinator  # noqa: PLC0415  see module
+            from trioq.coordinator.upkeep import Upkeep  # noqa: PLC0415  see module
+
+            assert self._nursery is not None
+            self._coordinator = GroupCoordinator(
+                config=self._config,
+                clock=self._clock,
+                deadlines=self._deadlines,
+                slots=self.slots,
+                nursery=self._nursery,
+                image=self._image,
+            )
+            self._upkeep = Upkeep(
+                self._coordinator,
+                retention_minutes=self._config.offsets_retention_minutes,
+                interval_ms=self._config.offsets_retention_check_interval_ms,
+            )
+            self._nursery.start_soon(self._upkeep.run)
+        return self._coordinator
+
+    def coordinator_at_first_use(self) -> GroupCoordinator:
+        """Something that becomes `coordinator` with the first call made on it."""
+        return cast("GroupCoordinator", _AtFirstUse(self))
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Load what is stored, report started, coordinate until cancelled.
+
+        `slots.read` was called. Started is reported when all groups are there, or after a
+        while: loading then goes on, unless offsets have to be clamped first.
+        """
+        async with trio.open_nursery() as coordinator_nursery:
+            self._nursery = coordinator_nursery
+            coordinator_nursery.start_soon(self.slots.watch_session)
+            stored: list[LedSlot] = []
+            for slot in self.slots:
+                if slot.was_written:
+                    stored.append(slot)
+                else:
+                    slot.loaded()
+            if stored:
+                loaded = trio.Event()
+                coordinator_nursery.start_soon(self._load, stored, loaded)
+                patience_s = LOAD_PATIENCE_S if self._log_end is None else float("inf")
+                with trio.move_on_after(patience_s):
+                    await loaded.wait()
+            task_status.started()
+            await trio.sleep_forever()
+
+    def follow(self, before: ClusterImage, after: ClusterImage) -> None:
+        """The image was swapped."""
+        if (
+            self._coordinator is not None
+            and self._upkeep is not None
+            and self._coordinator.topics.follow(before, after)
+        ):
+            self._upkeep.topics_changed()
+
+    def begin_stop(self) -> None:
+        """Answer the members that wait, so that their connections can end."""
+        if self._coordinator is not None:
+            self._coordinator.begin_stop()
+
+    async def finish_stop(self) -> None:
+        """Wait a while until everything that changed is written; then cancel `run`."""
+        if self._coordinator is not None:
+            with trio.move_on_after(_STOP_PATIENCE_S):
+                await self._coordinator.groups.wait_written()
+
+    async def _load(self, stored: Iterable[LedSlot], loaded: trio.Event) -> None:
+        from trioq.coordinator.loading import SlotLoader  # noqa: PLC0415  see module
+
+        loader = SlotLoader(self.coordinator, self._log_end)
+        for slot in stored:
+            with slot.term():
+                await self._load_slot(loader, slot)
+        loader.log_summary()
+        loaded.set()
+
+    async def _load_slot(self, loader: SlotLoader, slot: LedSlot) -> None:
+        """Load one slot, as often as it takes."""
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            try:
+                await loader.load(self._metastore, slot)
+            except store.MetastoreUnavailable as error:
+                _log.warning("groups cannot be read; trying again", reason=str(error))
+                await trio.sleep(pause_s)
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+            except store.SessionLost:
+                slot.demote()
+                return
+            else:
+                return
+
+
+class _AtFirstUse:
+    """Passes on what is asked for, and keeps it."""
+
+    def __init__(self, service: GroupService) -> None:
+        self._service = service
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._service.coordinator, name)
+        setattr(self, name, found)
+        return found
