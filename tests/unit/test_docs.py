@@ -9,6 +9,7 @@ import pytest
 
 from trioq.cli import docs
 from trioq.config import BROKER_KEYS, TOPIC_KEYS
+from trioq.coordinator.group_phases import TRANSITIONS, GroupPhase
 from trioq.wire.api_keys import APIS
 
 ROOT = Path(__file__).parents[2]
@@ -17,6 +18,30 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.parametrize("name", sorted(docs.pages()))
 def test_generated_pages_are_up_to_date(name):
     assert (ROOT / "docs" / name).read_text() == docs.pages()[name], "run `make docs`"
+
+
+@pytest.mark.parametrize("name", sorted(docs.diagrams()))
+def test_diagrams_are_up_to_date(name):
+    page = (ROOT / "docs" / name).read_text()
+    assert docs.with_diagram(page, docs.diagrams()[name]) == page, "run `make docs`"
+    assert page.count(docs.diagrams()[name]) == 1
+
+
+def test_the_diagram_of_groups_has_every_transition_and_no_other():
+    steps = re.findall(r"^    (\w+) --> (\w+): .+$", docs.group_diagram(), re.MULTILINE)
+    allowed = [(one.value, to.value) for one, following in TRANSITIONS.items() for to in following]
+    assert steps == allowed
+    assert {phase for step in steps for phase in step} == {phase.value for phase in GroupPhase}
+
+
+def test_diagrams_are_replaced_where_they_stand(tmp_path):
+    page = tmp_path / "consumer-groups.md"
+    text = (ROOT / "docs" / page.name).read_text()
+    page.write_text(docs.with_diagram(text, "old\n"))
+    assert docs.main([str(tmp_path)]) == 0
+    assert page.read_text() == text
+    with pytest.raises(ValueError, match="no place for a diagram"):
+        docs.with_diagram("# Groups\n", "new")
 
 
 def test_pages_name_every_key_and_every_api():

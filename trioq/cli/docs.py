@@ -1,4 +1,6 @@
-"""`python -m trioq.cli.docs docs` writes the pages that are made from the code's tables."""
+"""`python -m trioq.cli.docs docs` writes what is made from the code's tables: pages, and diagrams
+in pages that are otherwise written by hand.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +12,43 @@ from typing import Final
 from trioq.config.key import INT_MAX, LONG_MAX, Fallback, Key, Kind
 from trioq.config.loading import SHORT_NAMES
 from trioq.config.table import BROKER_KEYS, TOPIC_KEYS
+from trioq.coordinator.group_phases import TRANSITIONS, GroupPhase
 from trioq.wire.api_keys import APIS
 
 _NOTICE: Final = "<!-- Made by `make docs` from the code: do not edit. -->"
+_DIAGRAM_BEGIN: Final = (
+    "<!-- Made by `make docs` from the code: do not edit up to the end of the diagram. -->\n\n"
+)
+_DIAGRAM_END: Final = "\n<!-- End of the diagram. -->"
 
 
 def pages() -> dict[str, str]:
     """The text of each generated page by its file name."""
     return {"configuration.md": configuration_page(), "protocol.md": protocol_page()}
+
+
+def diagrams() -> dict[str, str]:
+    """The diagram that is made from the code, by the file name of the page that it stands in."""
+    return {"consumer-groups.md": group_diagram()}
+
+
+def group_diagram() -> str:
+    """The phases of a group of the classic protocol, as Mermaid: TRANSITIONS and nothing else."""
+    lines = ["stateDiagram-v2", f"    [*] --> {GroupPhase.EMPTY.value}"]
+    for phase, following in TRANSITIONS.items():
+        lines += [f"    {phase.value} --> {to.value}: {why}" for to, why in following.items()]
+        if not following:
+            lines.append(f"    {phase.value} --> [*]")
+    return "\n".join(["```mermaid", *lines, "```", ""])
+
+
+def with_diagram(page: str, diagram: str) -> str:
+    """The page with `diagram` between its marks. Raises ValueError for a page without them."""
+    before, begin, rest = page.partition(_DIAGRAM_BEGIN)
+    _, end, after = rest.partition(_DIAGRAM_END)
+    if not begin or not end:
+        raise ValueError(f"the page has no place for a diagram: {_DIAGRAM_BEGIN.strip()}")
+    return f"{before}{begin}{diagram}{end}{after}"
 
 
 def configuration_page() -> str:
@@ -165,6 +196,11 @@ def main(arguments: Sequence[str]) -> int:
     directory.mkdir(parents=True, exist_ok=True)
     for name, text in pages().items():
         (directory / name).write_text(text, encoding="utf-8")
+    for name, diagram in diagrams().items():
+        page = directory / name
+        if page.exists():
+            text = page.read_text(encoding="utf-8")
+            page.write_text(with_diagram(text, diagram), encoding="utf-8")
     return 0
 
 

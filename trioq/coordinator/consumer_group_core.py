@@ -24,6 +24,7 @@ from trioq.coordinator.consumer_requests import (
 )
 from trioq.coordinator.reconciliation import reconcile
 from trioq.coordinator.subscriptions import Subscriptions, TopicPatterns
+from trioq.errors import GroupMaxSizeReached
 from trioq.metastore.group_layout import Assignment, ConsumerGroup
 from trioq.types import TopicId
 
@@ -140,6 +141,14 @@ class ConsumerGroupCore:
         classic_ms = member.classic_session_timeout_ms
         timeout_s = self._session_timeout_s if classic_ms is None else classic_ms / MS_PER_S
         member.expires_s = now_s + timeout_s
+
+    def _check_room(self, member: Member | None) -> None:
+        """Raises GroupMaxSizeReached where the group is full and this is none of its members."""
+        if member is None and len(self._members) >= self._settings.max_size:
+            raise GroupMaxSizeReached(
+                f"group {self.group_id} has {len(self._members)} members, as many as"
+                " group.consumer.max.size allows"
+            )
 
     def _add(self, member_id: str, instance_id: str | None, now_ms: int) -> Member:
         member = self._members[member_id] = Member(member_id)

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from trioq.coordinator.consumer_group_core import MS_PER_S, ConsumerGroupCore, new_member_id
+from trioq.coordinator.consumer_classic_members import ClassicMembers
+from trioq.coordinator.consumer_group_core import MS_PER_S, new_member_id
 from trioq.coordinator.consumer_member import NEVER_S, Member, MemberPhase
 from trioq.coordinator.consumer_requests import (
     JOIN_EPOCH,
@@ -32,7 +33,6 @@ from trioq.coordinator.heartbeat_rules import (
 from trioq.coordinator.subscriptions import TopicPatterns
 from trioq.errors import (
     FencedInstanceId,
-    GroupMaxSizeReached,
     IllegalGeneration,
     KafkaError,
     StaleMemberEpoch,
@@ -41,7 +41,7 @@ from trioq.errors import (
 from trioq.metastore.group_layout import ConsumerGroup
 
 
-class ConsumerGroupState(ConsumerGroupCore):
+class ConsumerGroupState(ClassicMembers):
     """A group's members, epochs and assignments; events change them and return effects.
 
     An event that is refused changes nothing. `patterns` may be shared between groups.
@@ -97,7 +97,7 @@ class ConsumerGroupState(ConsumerGroupCore):
         for member in due:
             self._remove(member, now_ms)
         self._watch_all()
-        return [Persist()] if due else []
+        return self._after_removal(due)
 
     def check_commit(
         self,
@@ -128,7 +128,7 @@ class ConsumerGroupState(ConsumerGroupCore):
         member = self._members.get(member_id)
         return member is not None and not member.is_classic
 
-    def abandon(self, error: KafkaError) -> list[Effect]:  # noqa: ARG002
+    def abandon(self, error: KafkaError, now_s: float) -> list[Effect]:  # noqa: ARG002
         """Nobody ever waits for an answer of this machine."""
         return []
 
@@ -171,11 +171,7 @@ class ConsumerGroupState(ConsumerGroupCore):
         if member is None:
             if not joins:
                 raise UnknownMemberId(f"group {self.group_id} has no member {member_id}")
-            if len(self._members) >= self._settings.max_size:
-                raise GroupMaxSizeReached(
-                    f"group {self.group_id} has {len(self._members)} members, as many as"
-                    " group.consumer.max.size allows"
-                )
+            self._check_room(None)
             return None
         check_epoch(member, request)
         return member
@@ -195,9 +191,12 @@ class ConsumerGroupState(ConsumerGroupCore):
         if member is None:
             member_id = request.member_id or self._make_member_id()
             member = self._add(member_id, request.instance_id, now_ms)
-        elif member.epoch == LEAVE_STATIC_EPOCH or member.member_id != request.member_id:
+        version = member.version
+        if not is_new and (
+            member.epoch == LEAVE_STATIC_EPOCH or member.member_id != request.member_id
+        ):
             self._replace(member, request.member_id or self._make_member_id(), now_ms)
-        version, assigned = member.version, member.assigned
+        assigned = member.assigned
         missed_answer = request.member_epoch != member.epoch
         if self._update(member, request) or is_new:
             self._resolve(member, topics)
@@ -280,7 +279,7 @@ class ConsumerGroupState(ConsumerGroupCore):
             self._extend_session(member, now_s)
             return [Persist(), answer]
         self._remove(member, now_ms)
-        return [Persist(), answer]
+        return [*self._after_removal([member]), answer]
 
     def _result(self, member: Member, *, tell: bool = False) -> ConsumerHeartbeatResult:
         return ConsumerHeartbeatResult(
