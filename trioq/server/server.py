@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Final
@@ -38,7 +39,9 @@ class Server:
         self, ctx: Context, *, limits: Limits | None = None, apis: Mapping[int, Api] | None = None
     ) -> None:
         self.limits = limits or Limits.of(ctx.config)
-        self.reactor = Reactor(ctx, served_apis() if apis is None else apis, self.limits)
+        self.apis = dict(served_apis() if apis is None else apis)
+        """What is served, by key; a test may put another Api in place of one (on the loop)."""
+        self.reactor = Reactor(ctx, self.apis, self.limits)
         self.listeners: list[BoundListener] = []
         self._ctx = ctx
         self._sweeper = Sweeper(self.reactor, self.limits, ctx.clock)
@@ -121,6 +124,16 @@ class Server:
                 connection.close("the broker stops", Ending.NORMAL)
             await trio.lowlevel.checkpoint()
         await reactor.wait_no_connections()
+
+    def drop(self) -> None:
+        """Cut all clients off as the end of the process would: no answer leaves any more.
+
+        For tests of crashes; `run` is to be cancelled next.
+        """
+        self._connection_nursery = None
+        for connection in self.reactor.connections:
+            with contextlib.suppress(OSError):  # the client is gone already
+                connection.socket.shutdown(socket.SHUT_RDWR)
 
     def _refusal(self, host: str) -> str:
         """Why a client from `host` cannot be served now; empty if it can."""
