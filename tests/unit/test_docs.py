@@ -58,7 +58,9 @@ def test_pages_are_written_where_told(tmp_path, capsys):
     assert "usage" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/getting-started.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", "docs/getting-started.md", "docs/testing.md"]
+)
 def test_make_targets_and_links_exist(page):
     text = (ROOT / page).read_text()
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
