@@ -38,6 +38,9 @@ class BatchBuilder:
     def __len__(self) -> int:
         """`record_count`."""
 
+    def allow(self, batch_bytes: int) -> None:
+        """Set `batch_bytes` anew: a producer takes memory for a batch in steps."""
+
     def append(
         self,
         key: Buffer | None,

@@ -21,14 +21,6 @@ cdef Py_ssize_t FIRST_BYTES = 1024  # a builder's buffer starts with this much a
 
 
 cdef class BatchBuilder:
-    cdef bytearray _out  # None once closed
-    cdef readonly Py_ssize_t size_bytes
-    cdef readonly Py_ssize_t batch_bytes
-    cdef readonly Py_ssize_t max_bytes
-    cdef readonly int32_t record_count
-    cdef readonly int64_t base_timestamp
-    cdef readonly int64_t max_timestamp
-
     def __cinit__(self, Py_ssize_t batch_bytes, Py_ssize_t max_bytes=MAX_BATCH_BYTES):
         if max_bytes < HEADER_BYTES_C or max_bytes > MAX_BATCH_BYTES:
             raise ValueError(f"a batch cannot have {max_bytes} bytes at most")
@@ -66,6 +58,9 @@ cdef class BatchBuilder:
         self.size_bytes = end
         self.record_count = index + 1
         return index
+
+    def allow(self, Py_ssize_t batch_bytes):
+        self.batch_bytes = min(max(batch_bytes, HEADER_BYTES_C), self.max_bytes)
 
     def append(self, key, value, headers, int64_t timestamp_ms, /):
         return self._append(key, value, headers, timestamp_ms)

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from trioq.client import forking
 from trioq.client.address import parse_bootstrap
 from trioq.client.cluster import Cluster
+from trioq.client.producer import Producer
+from trioq.client.producer_settings import Acks, Compression, Partitioner, ProducerSettings
 from trioq.client.sasl import SaslMechanism
 from trioq.client.settings import ClientSettings
 from trioq.client.tasks import BackgroundTasks
 from trioq.errors import ClientClosed, ClientError, ClientForked
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer, TypeVar
+
+    K = TypeVar("K", default=Buffer | None)
+    V = TypeVar("V", default=Buffer | None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,6 +168,69 @@ class Client:
             sent_bytes=sum(connection.sent_bytes for connection in open_connections),
             received_bytes=sum(connection.received_bytes for connection in open_connections),
             metadata_refreshes=cluster.metadata.refreshes,
+        )
+
+    def producer(
+        self,
+        *,
+        acks: Acks = "all",
+        idempotent: bool | None = None,
+        compression: Compression = "none",
+        compression_level: int | None = None,
+        linger_ms: float = 5.0,
+        batch_bytes: int = 256 * 1024,
+        buffer_bytes: int = 64 * 1024 * 1024,
+        max_request_bytes: int = 1024 * 1024,
+        delivery_timeout_ms: int = 120_000,
+        max_block_ms: int = 60_000,
+        max_in_flight: int = 5,
+        partitioner: Partitioner | None = None,
+        key_serializer: Callable[[K], Buffer | None] | None = None,
+        value_serializer: Callable[[V], Buffer | None] | None = None,
+    ) -> Producer[K, V]:
+        """A producer for `async with`; leaving the block sends what is queued.
+
+        Args:
+            acks: "all" waits for every in-sync replica, 1 for the leader, 0 for nobody.
+            idempotent: retries write nothing twice; by default with acks="all".
+            compression: none, gzip, snappy, lz4 or zstd.
+            compression_level: on the codec's own scale; None is its default.
+            linger_ms: how long a batch waits for more records while nobody waits for it.
+            batch_bytes: at which size a batch is sent at once.
+            buffer_bytes: memory for records that are not acknowledged; then `send` waits.
+            max_request_bytes: the largest record, and the largest request of several batches.
+            delivery_timeout_ms: for the acknowledgement, with all retries. A request that is
+                under way then is not interrupted: it takes up to `request_timeout_ms` more.
+            max_block_ms: how long `send` and `send_many` wait for room in the buffer.
+            max_in_flight: batches of one partition under way; also requests per connection.
+            partitioner: (topic, key, value, number of partitions) to a partition, or None.
+                By default keyed records go by murmur2, as with Java's client, and others to one
+                partition until its batch is full.
+            key_serializer: makes bytes of what is given as key; not called for None.
+            value_serializer: likewise for values.
+
+        Raises ClientUsageError for settings that contradict, ClientClosed, ClientForked.
+
+        """
+        settings = ProducerSettings(
+            acks=acks,
+            idempotent=idempotent,
+            compression=compression,
+            compression_level=compression_level,
+            linger_ms=linger_ms,
+            batch_bytes=batch_bytes,
+            buffer_bytes=buffer_bytes,
+            max_request_bytes=max_request_bytes,
+            delivery_timeout_ms=delivery_timeout_ms,
+            max_block_ms=max_block_ms,
+            max_in_flight=max_in_flight,
+            partitioner=partitioner,
+        )
+        return Producer(
+            self.cluster,
+            settings,
+            key_serializer=key_serializer,
+            value_serializer=value_serializer,
         )
 
     def refuse_from_now_on(self, error: ClientForked) -> None:
