@@ -21,7 +21,7 @@ from trioq.client.producer_settings import ProducerSettings
 from trioq.client.retry import is_retriable
 from trioq.client.settlement import Settlement
 from trioq.client.tasks import BackgroundTasks
-from trioq.errors import ConnectionFailed, TrioqError, error_class
+from trioq.errors import ConnectionFailed, TrioqError, UnknownTopicOrPartition, error_class
 from trioq.record.compression import Codec
 from trioq.wire.messages.init_producer_id import InitProducerIdRequest, InitProducerIdResponse
 from trioq.wire.messages.produce import (
@@ -104,7 +104,10 @@ class Sender:
                 name, may_create=True, timeout_s=self._settings.delivery_timeout_ms / 1000
             )
         except TrioqError as error:
-            self._settlement.failed_unrouted(name, error)
+            if is_retriable(error) and not isinstance(error, UnknownTopicOrPartition):
+                self._settlement.not_routed_in_time(name, str(error))
+            else:
+                self._settlement.failed_unrouted(name, error)
             return
         self._accumulator.set_partitions(name, info.partitions, anyio.current_time())
         self._serve_leaders()

@@ -155,13 +155,15 @@ class Settlement:
             self.failed(queue, batch, error)
         for name, unrouted in list(self._accumulator.unrouted.items()):
             if unrouted.deadline_s <= now_s:
-                self.failed_unrouted(
-                    name,
-                    DeliveryTimeout(
-                        f"{name}: its partitions were not known within "
-                        f"{self._delivery_timeout_ms} ms (delivery_timeout_ms)"
-                    ),
-                )
+                self.not_routed_in_time(name, "no answer came")
+
+    def not_routed_in_time(self, name: str, reason: str) -> None:
+        """The partitions of a topic did not become known within the delivery timeout."""
+        error = DeliveryTimeout(
+            f"{name}: its partitions were not known within {self._delivery_timeout_ms} ms "
+            f"(delivery_timeout_ms); last: {reason}"
+        )
+        self.failed_unrouted(name, error)
 
     def fail_all(self, error: TrioqError) -> None:
         """Give up everything."""
