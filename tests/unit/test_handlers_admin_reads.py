@@ -11,6 +11,7 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trioq._native.kept_answers import KeptAnswers
 from trioq.config import BrokerConfig
 from trioq.controller.topics import CreatedTopic
 from trioq.errors import InvalidReplicationFactor, RequestTimedOut, TopicAlreadyExists
@@ -120,7 +121,7 @@ class Admin:
 
 
 def context(image: ClusterImage, config: BrokerConfig = CONFIG) -> Any:
-    ctx = SimpleNamespace(image=image, config=config)
+    ctx = SimpleNamespace(image=image, config=config, kept_metadata=KeptAnswers(1 << 20))
     ctx.topic_admin = Admin(ctx)
     return ctx
 
@@ -204,9 +205,9 @@ def test_answers_with_errors_are_not_kept() -> None:
     assert may.topic_admin.asked == ["new"]
 
 
-def test_kept_answers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kept_answers_are_bounded() -> None:
     ctx = context(image_of(A, B))
-    monkeypatch.setattr("trioq.server.handlers.metadata.MAX_KEPT_BYTES", 500)
+    ctx.kept_metadata = KeptAnswers(500)
     for version in (*range(1, 14), *range(1, 14)):
         answer = metadata(ctx, named("a", "b"), version)
         assert [one.name for one in answer.topics] == ["a", "b"]

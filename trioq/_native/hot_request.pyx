@@ -40,9 +40,6 @@ cdef enum:
     FIRST_RECORD_ERRORS_VERSION = 8
     FIRST_FLEXIBLE_VERSION = 9
     LAST_VERSION = 11
-    NULL_LENGTH = -1
-    UNUSUAL = -2
-    LONGEST_ANSWER = 96     # of a Produce response without the topic's name
 
 
 cdef object _text(const uint8_t* p, Py_ssize_t length):
@@ -117,41 +114,104 @@ def read_head(type cls not None, buf, Py_ssize_t start, Py_ssize_t end, dict fle
 # ---- Produce of one batch ----
 
 
-cdef struct Cursor:
-    const uint8_t* p
-    const uint8_t* end
-
-
-cdef int64_t _length(Cursor* c, bint flexible, int prefix_bytes) noexcept:
-    # A length or count; NULL_LENGTH for null, UNUSUAL when it is cut off or malformed.
-    cdef uint64_t value = 0
-    cdef uint8_t byte
-    cdef int shift = 0
-    if not flexible:
-        if c.end - c.p < prefix_bytes:
-            return UNUSUAL
-        c.p += prefix_bytes
-        if prefix_bytes == 2:
-            return max(<int64_t>load_i16(c.p - 2), NULL_LENGTH)
-        return max(<int64_t>load_i32(c.p - 4), NULL_LENGTH)
-    while c.p < c.end and shift < 28:
-        byte = c.p[0]
-        c.p += 1
-        value |= <uint64_t>(byte & 0x7F) << shift
-        if byte < 0x80:
-            return <int64_t>value - 1
-        shift += 7
-    return UNUSUAL
-
-
-cdef bint _no_tags(Cursor* c, bint flexible) noexcept:
-    # True after passing an empty section of tagged fields.
-    if not flexible:
-        return True
-    if c.p >= c.end or c.p[0] != 0:
+cdef bint read_produce(
+    const uint8_t* p, const uint8_t* end, int version, SingleProduce* asked
+) noexcept:
+    cdef bint flexible = version >= FIRST_FLEXIBLE_VERSION
+    cdef Cursor c
+    cdef int64_t length
+    if version < FIRST_BATCH_VERSION or version > LAST_VERSION:
         return False
-    c.p += 1
-    return True
+    c.p = p
+    c.end = end
+    if read_length(&c, flexible, 2) != NULL_LENGTH or c.end - c.p < 6:  # transactional id
+        return False
+    asked.acks = load_i16(c.p)
+    asked.timeout_ms = load_i32(c.p + 2)
+    c.p += 6
+    if read_length(&c, flexible, 4) != 1:
+        return False
+    length = read_length(&c, flexible, 2)
+    if length < 0 or length > 0x7FFF or length > c.end - c.p:
+        return False
+    asked.name = c.p
+    asked.name_bytes = length
+    c.p += length
+    if read_length(&c, flexible, 4) != 1 or c.end - c.p < 4:
+        return False
+    asked.partition = load_i32(c.p)
+    c.p += 4
+    length = read_length(&c, flexible, 4)
+    if length < 0 or length > c.end - c.p:
+        return False
+    asked.records = c.p
+    asked.records_bytes = length
+    c.p += length
+    if not (no_tags(&c, flexible) and no_tags(&c, flexible) and no_tags(&c, flexible)):
+        return False
+    return c.p == c.end
+
+
+cdef bytes produce_answer(
+    int version, int32_t correlation_id, const uint8_t* name, Py_ssize_t name_bytes,
+    int32_t partition, int64_t base_offset, int64_t append_time_ms, int64_t log_start_offset,
+):
+    cdef bytes frame
+    cdef uint8_t* first
+    cdef uint8_t* p
+    cdef uint8_t[LONGEST_ANSWER] head
+    cdef uint8_t[LONGEST_ANSWER] tail
+    cdef Py_ssize_t head_bytes, tail_bytes
+    cdef bint flexible = version >= FIRST_FLEXIBLE_VERSION
+    p = head + 4
+    store_i32(p, correlation_id)
+    p += 4
+    if flexible:
+        p[0] = 0                                    # tagged fields of the header
+        p[1] = 2                                    # one topic
+        p = put_uvarint(p + 2, name_bytes + 1)
+    else:
+        store_i32(p, 1)
+        store_i16(p + 4, <int16_t>name_bytes)
+        p += 6
+    head_bytes = p - head
+    p = tail
+    if flexible:
+        p[0] = 2                                    # one partition
+        p += 1
+    else:
+        store_i32(p, 1)
+        p += 4
+    store_i32(p, partition)
+    store_i16(p + 4, 0)                             # error code
+    store_i64(p + 6, base_offset)
+    store_i64(p + 14, append_time_ms)
+    p += 22
+    if version >= FIRST_START_OFFSET_VERSION:
+        store_i64(p, log_start_offset)
+        p += 8
+    if flexible:
+        p[0] = 1                                    # no record errors
+        p[1] = 0                                    # no message
+        p[2] = p[3] = 0                             # tagged fields of partition and topic
+        p += 4
+    elif version >= FIRST_RECORD_ERRORS_VERSION:
+        store_i32(p, 0)
+        store_i16(p + 4, -1)
+        p += 6
+    store_i32(p, 0)                                 # throttle time
+    p += 4
+    if flexible:
+        p[0] = 0
+        p += 1
+    tail_bytes = p - tail
+    store_i32(head, <int32_t>(head_bytes + name_bytes + tail_bytes - 4))
+    frame = PyBytes_FromStringAndSize(NULL, head_bytes + name_bytes + tail_bytes)
+    first = <uint8_t*>PyBytes_AS_STRING(frame)
+    memcpy(first, head, head_bytes)
+    memcpy(first + head_bytes, name, name_bytes)
+    memcpy(first + head_bytes + name_bytes, tail, tail_bytes)
+    return frame
 
 
 @cython.final
@@ -168,128 +228,36 @@ cdef class SingleBatch:
         int64_t append_time_ms,
         int64_t log_start_offset,
     ):
-        cdef bytes name = self._name
-        cdef Py_ssize_t name_bytes = len(name)
-        cdef bytes frame
-        cdef uint8_t* first
-        cdef uint8_t* p
-        cdef uint8_t[LONGEST_ANSWER] head
-        cdef uint8_t[LONGEST_ANSWER] tail
-        cdef Py_ssize_t head_bytes, tail_bytes
-        cdef bint flexible = self._version >= FIRST_FLEXIBLE_VERSION
-        p = head + 4
-        store_i32(p, correlation_id)
-        p += 4
-        if flexible:
-            p[0] = 0                                    # tagged fields of the header
-            p[1] = 2                                    # one topic
-            p = _put_uvarint(p + 2, name_bytes + 1)
-        else:
-            store_i32(p, 1)
-            store_i16(p + 4, <int16_t>name_bytes)
-            p += 6
-        head_bytes = p - head
-        p = tail
-        if flexible:
-            p[0] = 2                                    # one partition
-            p += 1
-        else:
-            store_i32(p, 1)
-            p += 4
-        store_i32(p, self.partition)
-        store_i16(p + 4, 0)                             # error code
-        store_i64(p + 6, base_offset)
-        store_i64(p + 14, append_time_ms)
-        p += 22
-        if self._version >= FIRST_START_OFFSET_VERSION:
-            store_i64(p, log_start_offset)
-            p += 8
-        if flexible:
-            p[0] = 1                                    # no record errors
-            p[1] = 0                                    # no message
-            p[2] = p[3] = 0                             # tagged fields of partition and topic
-            p += 4
-        elif self._version >= FIRST_RECORD_ERRORS_VERSION:
-            store_i32(p, 0)
-            store_i16(p + 4, -1)
-            p += 6
-        store_i32(p, 0)                                 # throttle time
-        p += 4
-        if flexible:
-            p[0] = 0
-            p += 1
-        tail_bytes = p - tail
-        store_i32(head, <int32_t>(head_bytes + name_bytes + tail_bytes - 4))
-        frame = PyBytes_FromStringAndSize(NULL, head_bytes + name_bytes + tail_bytes)
-        first = <uint8_t*>PyBytes_AS_STRING(frame)
-        memcpy(first, head, head_bytes)
-        memcpy(first + head_bytes, PyBytes_AS_STRING(name), name_bytes)
-        memcpy(first + head_bytes + name_bytes, tail, tail_bytes)
-        return frame
-
-
-cdef uint8_t* _put_uvarint(uint8_t* p, uint64_t value) noexcept:
-    while value > 0x7F:
-        p[0] = <uint8_t>(value & 0x7F | 0x80)
-        value >>= 7
-        p += 1
-    p[0] = <uint8_t>value
-    return p + 1
+        return produce_answer(
+            self._version, correlation_id, <const uint8_t*>PyBytes_AS_STRING(self._name),
+            len(self._name), self.partition, base_offset, append_time_ms, log_start_offset,
+        )
 
 
 def read_single_batch(buf, Py_ssize_t position, Py_ssize_t end, int version):
     cdef Py_buffer view
-    cdef Cursor c
-    cdef bint flexible = version >= FIRST_FLEXIBLE_VERSION
-    cdef const uint8_t* name
-    cdef int64_t name_bytes, records_bytes
+    cdef SingleProduce asked
+    cdef const uint8_t* data
     cdef Py_ssize_t records_at
-    cdef int16_t acks
-    cdef int32_t timeout_ms, partition
     cdef SingleBatch single
-    if version < FIRST_BATCH_VERSION or version > LAST_VERSION:
-        return None
     PyObject_GetBuffer(buf, &view, PyBUF_SIMPLE)
     try:
         if position < 0 or end < position or end > view.len:
             raise ValueError(f"[{position}, {end}) is outside the buffer of {view.len} bytes")
-        c.p = <const uint8_t*>view.buf + position
-        c.end = <const uint8_t*>view.buf + end
-        if _length(&c, flexible, 2) != NULL_LENGTH or c.end - c.p < 6:  # transactional id
+        data = <const uint8_t*>view.buf
+        if not read_produce(data + position, data + end, version, &asked):
             return None
-        acks = load_i16(c.p)
-        timeout_ms = load_i32(c.p + 2)
-        c.p += 6
-        if _length(&c, flexible, 4) != 1:
-            return None
-        name_bytes = _length(&c, flexible, 2)
-        if name_bytes < 0 or name_bytes > 0x7FFF or name_bytes > c.end - c.p:
-            return None
-        name = c.p
-        c.p += name_bytes
-        if _length(&c, flexible, 4) != 1 or c.end - c.p < 4:
-            return None
-        partition = load_i32(c.p)
-        c.p += 4
-        records_bytes = _length(&c, flexible, 4)
-        if records_bytes < 0 or records_bytes > c.end - c.p:
-            return None
-        records_at = c.p - <const uint8_t*>view.buf
-        c.p += records_bytes
-        if not (_no_tags(&c, flexible) and _no_tags(&c, flexible) and _no_tags(&c, flexible)):
-            return None
-        if c.p != c.end:
-            return None
-        topic = _text(name, name_bytes)
+        records_at = asked.records - data
+        topic = _text(asked.name, asked.name_bytes)
         if topic is None:
             return None
         single = SingleBatch.__new__(SingleBatch)
-        single.acks = acks
-        single.timeout_ms = timeout_ms
+        single.acks = asked.acks
+        single.timeout_ms = asked.timeout_ms
         single.topic = topic
-        single.partition = partition
-        single.records = buf[records_at : records_at + <Py_ssize_t>records_bytes]
-        single._name = PyBytes_FromStringAndSize(<const char*>name, name_bytes)
+        single.partition = asked.partition
+        single.records = buf[records_at : records_at + asked.records_bytes]
+        single._name = PyBytes_FromStringAndSize(<const char*>asked.name, asked.name_bytes)
         single._version = version
         return single
     finally:

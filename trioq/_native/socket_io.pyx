@@ -66,6 +66,20 @@ cdef bint _retry(int error) except *:
     raise OSError(error, strerror(error).decode("utf-8", "replace"))
 
 
+cdef ssize_t send_some(int fd, const uint8_t* data, size_t length) noexcept:
+    cdef ssize_t sent = _send(fd, data, length, SEND_FLAGS)
+    if sent < 0 and errno != EAGAIN:
+        return -2
+    return sent
+
+
+cdef ssize_t receive_some(int fd, uint8_t* into, size_t length) noexcept:
+    cdef ssize_t got = recv(fd, into, length, 0)
+    if got < 0 and errno != EAGAIN:
+        return -2
+    return got
+
+
 def recv_into(int fd, buf, Py_ssize_t start, Py_ssize_t length):
     cdef Py_buffer view
     cdef ssize_t got

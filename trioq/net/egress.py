@@ -9,6 +9,7 @@ from enum import IntEnum
 from typing import NamedTuple, cast
 
 from trioq._native import posix
+from trioq._native.response_ring import EgressQueue
 from trioq._native.socket_io import pread_into
 from trioq.net.transport import Buffer, Transport
 from trioq.types import FileRegion, OpenFile
@@ -53,7 +54,7 @@ class RegionEndedError(OSError):
     """The file ends before the region does, so the response cannot be finished."""
 
 
-class Egress:
+class Egress(EgressQueue):
     """The queue of one connection: parts of responses in order, and a cursor in the first.
 
     Owns the file regions in it and releases each exactly once: when its last byte is
@@ -67,7 +68,6 @@ class Egress:
         "_transport",
         "_warm_end",
         "cold_range",
-        "queued_bytes",
     )
 
     def __init__(self, transport: Transport) -> None:
@@ -76,8 +76,6 @@ class Egress:
         self._cursor = 0  # bytes of the first part that are sent already
         self._is_plain = True  # every queued response is one buffer
         self._warm_end = -1  # the first part's file bytes below this were just read
-        self.queued_bytes = 0
-        """Bytes accepted and not yet sent, file regions included."""
         self.cold_range: ColdRange | None = None
 
     def push(self, parts: Sequence[Part], length: int) -> None:

@@ -13,6 +13,8 @@ from collections import deque
 from collections.abc import Callable
 
 from trioq._native.growth import grow
+from trioq._native.intake import ScratchState
+from trioq._native.response_ring import InboxState
 
 SCRATCH_BYTES = 1024 * 1024
 RECEIVE_BYTES = 64 * 1024
@@ -25,10 +27,14 @@ BULK_RECEIVE_BYTES = 256 * 1024
 """Most bytes of one receive into an inbox."""
 
 
-class ScratchBuffer:
+LAST_POSITION = SCRATCH_BYTES - RECEIVE_BYTES - LARGE_FRAME_BYTES
+"""In the scratch buffer: where the last receive of a pass may start."""
+
+
+class ScratchBuffer(ScratchState):
     """The reactor's receive buffer, taken piece by piece during a pass."""
 
-    __slots__ = ("buffer", "position", "view")
+    __slots__ = ()
 
     def __init__(self) -> None:
         self.renew()
@@ -46,10 +52,10 @@ class ScratchBuffer:
     @property
     def has_room(self) -> bool:
         """True if the largest small partial frame and a full receive fit."""
-        return self.position <= SCRATCH_BYTES - RECEIVE_BYTES - LARGE_FRAME_BYTES
+        return self.position <= LAST_POSITION
 
 
-class Inbox:
+class Inbox(InboxState):
     """Bytes of one connection that were received and not yet dispatched.
 
     `buffer[:length]` is valid and starts with a frame's length field. `frame_bytes` is the
@@ -57,12 +63,10 @@ class Inbox:
     again after `take`, since frames in it may be borrowed.
     """
 
-    __slots__ = ("buffer", "charged_bytes", "frame_bytes", "length")
+    __slots__ = ("buffer", "charged_bytes")
 
     def __init__(self) -> None:
         self.buffer = bytearray()
-        self.length = 0
-        self.frame_bytes = 0
         self.charged_bytes = 0
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from trioq._native.batch import BatchHeader, peek, stamp_append_time
+from trioq._native.partition_head import PartitionHead
 from trioq.errors import (
     FencedLeaderEpoch,
     InvalidTimestamp,
@@ -22,7 +23,7 @@ from trioq.errors import (
 from trioq.record.compression import Codec
 from trioq.record.validate import check_produced, recompress
 from trioq.replication.isr_state import IsrState
-from trioq.replication.waiters import AckQueue, AckWaiter, ProgressListener
+from trioq.replication.waiters import AckWaiter, ProgressListener
 from trioq.types import FileRegion, TopicId, TopicPartition
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class ReadResult(NamedTuple):
     """(epoch, end offset) where the reader's log parts from this one (KIP-595), or None."""
 
 
-class Partition:
+class Partition(PartitionHead):
     """The leader's side of one partition.
 
     Owned by the broker's loop: every method is a plain call made on its thread, but for
@@ -60,12 +61,7 @@ class Partition:
     """
 
     __slots__ = (
-        "_acks_all",
-        "_acks_one",
-        "_after_max_ms",
         "_append_time",
-        "_before_max_ms",
-        "_bytes_since_progress",
         "_codec",
         "_decompressed_max_bytes",
         "_decompressed_max_ratio",
@@ -76,15 +72,14 @@ class Partition:
         "_needs_keys",
         "_strict",
         "config",
-        "is_leader",
-        "leader_epoch",
         "leader_id",
         "local_id",
-        "log",
         "partition_epoch",
         "topic_id",
         "topic_partition",
     )
+
+    log: Log
 
     def __init__(
         self,
@@ -97,16 +92,12 @@ class Partition:
         self.topic_partition = topic_partition
         self.topic_id = topic_id
         self.log = log
+        self._writer = log.log_dir.writer
         self.local_id = broker_config.node_id
         self.leader_id = -1
-        self.leader_epoch = -1
         self.partition_epoch = -1
-        self.is_leader = False
         self._isr: IsrState | None = None
-        self._acks_one = AckQueue()
-        self._acks_all = AckQueue()
         self._listeners: dict[ProgressListener, None] = {}
-        self._bytes_since_progress = 0
         self.apply_config(config, broker_config)
         log.on_progress = self._log_progressed
 
@@ -127,6 +118,24 @@ class Partition:
         self._level = _compression_level(config)
         self._decompressed_max_bytes = broker_config.produce_decompressed_max_bytes
         self._decompressed_max_ratio = broker_config.produce_decompressed_max_ratio
+        self._open_lane()
+
+    def _open_lane(self) -> None:
+        """Say what the produce lane may append by itself; see PartitionHead.
+
+        To be called whenever the role, the in-sync replicas or the configuration changed.
+        """
+        isr, config = self._isr, self.config
+        is_plain = not (self._append_time or self._needs_keys or self._codec is not None)
+        self._takes_acks_one = is_plain and isr is not None
+        self._takes_acks_all = (
+            is_plain
+            and isr is not None
+            and len(isr.committed) >= config.min_insync_replicas
+            and not self.acks_take_long
+        )
+        self._takes_compressed = not self._strict
+        self._lane_max_bytes = min(self._max_message_bytes, config.segment_bytes)
 
     def apply_state(self, state: PartitionImage) -> None:
         """Follow the metastore's partition state; an older one than held is ignored.
@@ -142,6 +151,7 @@ class Partition:
                 self._lead(state)
             elif self._isr is not None:
                 self._isr.decide(state.isr)
+                self._open_lane()
                 self._advance_high_watermark()
         else:
             self._step_down()
@@ -153,16 +163,21 @@ class Partition:
         self.log.assign_epoch(state.leader_epoch, self.log.log_end_offset)
         self._isr = IsrState(self.local_id, state.isr)
         self.is_leader = True
+        self._is_end_known = False
+        self._open_lane()
         self._advance_high_watermark()
 
     def _step_down(self) -> None:
         self.is_leader = False
+        self._is_end_known = False
         self._isr = None
+        self._open_lane()
         self._refuse_waiters(NotLeaderOrFollower)
 
     def close(self) -> None:
         """The partition is no longer hosted here: everyone waiting is told."""
         self._step_down()
+        self.is_closed = True
         self.leader_id = -1
         self.log.on_progress = None
 
@@ -360,6 +375,7 @@ class Partition:
         epoch_start = log.epoch_start_offset(self.leader_epoch)
         if epoch_start is not None and log.high_watermark < epoch_start:
             raise OffsetNotAvailable
+        self._is_end_known = True
         return log.last_stable_offset if read_committed else log.high_watermark
 
     def add_listener(self, listener: ProgressListener) -> None:
@@ -410,6 +426,7 @@ class Partition:
         if log.failed:
             self.is_leader = False
             self._isr = None
+            self._open_lane()
             self._refuse_waiters(KafkaStorageError)
             return
         if self._acks_one:

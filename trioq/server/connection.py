@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from collections import deque
 from collections.abc import Awaitable, Callable
 from enum import Enum
 from typing import TYPE_CHECKING, Final
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from trioq import logs
+from trioq._native.response_ring import ReadyAnswer, ResponseRing
 from trioq.config import format_address
 from trioq.errors import BrokerBug
 from trioq.net.egress import Egress, SendState
@@ -50,7 +50,7 @@ class Ending(Enum):
     """The peer sent what cannot be answered, or a handler failed."""
 
 
-class Connection:
+class Connection(ResponseRing):
     """A client's connection.
 
     All I/O is the reactor's; the connection's own task sleeps until the end, is its cancel
@@ -65,36 +65,22 @@ class Connection:
         "_address",
         "_ended",
         "_nursery",
-        "_reactor",
-        "alone_count",
-        "barrier_is_open",
-        "client_software",
-        "egress",
         "ending",
         "ending_reason",
-        "fd",
         "frame_started_s",
-        "inbox",
-        "interest",
-        "is_closed",
-        "is_closing",
-        "is_dirty",
-        "is_finishing",
         "is_reading_cold",
-        "is_ready",
-        "last_activity_s",
-        "listener_name",
-        "muted",
-        "needs_idle",
-        "parked_bytes",
-        "parked_count",
         "peer_host",
-        "ring",
-        "send_progress_s",
-        "send_state",
         "socket",
         "transport",
     )
+
+    _reactor: Reactor
+    ring: list[Slot | ReadyAnswer]
+    inbox: Inbox
+    egress: Egress
+    send_state: SendState
+    client_software: tuple[str, str] | None
+    """Name and version that the client stated with ApiVersions 3, if it did."""
 
     def __init__(
         self,
@@ -113,28 +99,12 @@ class Connection:
         self.fd = sock.fileno()
         self.peer_host = address[0]
         self.listener_name = listener_name
-        self.client_software: tuple[str, str] | None = None
-        """Name and version that the client stated with ApiVersions 3, if it did."""
         self.transport: Transport = PlainTransport(self.fd) if transport is None else transport
+        self.is_plain = transport is None
         self.inbox = Inbox()
-        self.ring: deque[Slot] = deque()
         self.egress = Egress(self.transport)
         self.send_state = SendState.DONE
-        self.parked_count = 0
-        self.parked_bytes = 0
-        self.alone_count = 0
-        """Tasks of requests during which no later request may be dispatched."""
-        self.barrier_is_open = False
-        self.needs_idle = False
-        """The next frame is a barrier: it waits until nothing is parked."""
-        self.muted = 0
-        self.interest = 0
-        self.is_dirty = False
-        self.is_ready = False
         self.is_reading_cold = False
-        self.is_finishing = False
-        self.is_closing = False
-        self.is_closed = False
         self.ending = Ending.NORMAL
         self.ending_reason = ""
         self.last_activity_s = now_s
@@ -254,17 +224,6 @@ class Connection:
 
         return go_on
 
-    def slot_finished(self, slot: Slot) -> None:
-        """Called by a slot when it is answered or discarded."""
-        if slot.parked_bytes:
-            self.parked_count -= 1
-            self.parked_bytes -= slot.parked_bytes
-            slot.parked_bytes = 0
-            if self.parked_count == 0:
-                self.barrier_is_open = False
-        if not self.is_dirty:
-            self._reactor.flush_soon(self)
-
     def flush(self, now_s: float) -> None:
         """Queue the finished responses at the head of the ring and send what can be sent.
 
@@ -272,12 +231,17 @@ class Connection:
         """
         ring = self.ring
         egress = self.egress
-        while ring and ring[0].state:
-            slot = ring.popleft()
+        count = 0
+        for slot in ring:
+            if not slot.state:
+                break
+            count += 1
             if slot.length:
                 if not egress.queued_bytes:
                     self.send_progress_s = now_s
-                egress.push(slot.parts, slot.length)
+                parts = slot.parts
+                egress.push((parts,) if type(parts) is bytes else parts, slot.length)
+        del ring[:count]
         before = egress.queued_bytes
         if before and self.send_state is SendState.DONE:
             self.send_state = egress.send(SEND_BYTES_PER_PASS)
@@ -286,9 +250,13 @@ class Connection:
                 self.send_progress_s = self.last_activity_s = now_s
                 self._reactor.counters.bytes_out += sent
 
+    def _keep_rest(self, rest: bytes) -> None:
+        self.egress.push((rest,), len(rest))
+        self.send_state = SendState.BLOCKED
+
     def cancel_waiting(self) -> None:
         """The connection ends: tell the handlers of unfinished requests, drop the rest."""
-        ring, self.ring = self.ring, deque()
+        ring, self.ring = self.ring, []
         for slot in ring:
             slot.cancel()
         self.egress.close()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from trioq._native.hot_request import RequestHead
+from trioq._native.kept_answers import KeptAnswers
 
 if TYPE_CHECKING:
     from trioq.clock import Clock
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from trioq.wire.header import RequestHeader
     from trioq.wire.schema import Message
 
+
+MAX_KEPT_BYTES: Final = 16 * 1024 * 1024
+"""Of encoded answers to Metadata, with the requests that they belong to."""
 
 RequestMessage = TypeVar("RequestMessage", bound="Message")
 
@@ -98,6 +102,12 @@ class Context:
 
     groups: GroupCoordinator = field(init=False)
     """Set as `topic_admin`."""
+
+    kept_metadata: KeptAnswers = field(default_factory=lambda: KeptAnswers(MAX_KEPT_BYTES))
+    """Encoded answers to Metadata, of the cluster's image."""
+
+    kept_versions: KeptAnswers = field(default_factory=lambda: KeptAnswers(MAX_KEPT_BYTES // 16))
+    """Encoded answers to ApiVersions, with the client's software as note."""
 
     end_of_pass: list[Callable[[], bool]] = field(default_factory=list)
     """Called once at the end of each pass of the reactor. Each returns True when nothing

@@ -7,14 +7,21 @@ from typing import TYPE_CHECKING, Final
 
 from trioq import logs
 from trioq._native.hot_request import read_head
+from trioq._native.partition_head import PartitionTable
+from trioq._native.produce_lane import ProduceLane
+from trioq._native.request_lane import RequestLane
+from trioq._native.response_ring import OPEN
 from trioq.errors import BrokerBug, ProtocolViolation, UnknownServerError
 from trioq.server.context import Request
-from trioq.server.slot import OPEN, Slot
+from trioq.server.slot import Slot
 from trioq.storage.log_dir import BACKLOG_PATIENCE_S, DiskBacklog
 from trioq.wire.api_keys import APIS, ApiKey
 from trioq.wire.header import decode_request_header
 
 if TYPE_CHECKING:
+    from trioq._native.response_ring import ReadyAnswer
+    from trioq.errors import KafkaError
+    from trioq.replication.partition import Partition
     from trioq.server.connection import Connection
     from trioq.server.context import Context
     from trioq.server.counters import ServerCounters
@@ -38,7 +45,14 @@ class Dispatcher:
     handler that owns data it is raised as BrokerBug.
     """
 
-    __slots__ = ("_apis", "_counters", "_ctx", "_max_parked_bytes", "_max_parked_requests")
+    __slots__ = (
+        "_apis",
+        "_counters",
+        "_ctx",
+        "_max_parked_bytes",
+        "_max_parked_requests",
+        "lane",
+    )
 
     def __init__(
         self, ctx: Context, apis: Mapping[int, Api], limits: Limits, counters: ServerCounters
@@ -48,6 +62,8 @@ class Dispatcher:
         self._counters = counters
         self._max_parked_requests = limits.max_parked_requests
         self._max_parked_bytes = limits.max_parked_bytes
+        self.lane = _open_lane(ctx, apis, limits)
+        """Tried before `dispatch`, by the receiver."""
 
     def has_room(self, connection: Connection) -> bool:
         """True if the connection's requests that wait already allow one more."""
@@ -173,3 +189,36 @@ class Dispatcher:
             else (f"API {header.api_key}")
         )
         raise ProtocolViolation(f"{what} is not served")
+
+
+def _open_lane(ctx: Context, apis: Mapping[int, Api], limits: Limits) -> RequestLane:
+    """The way of ordinary requests, for the APIs that are served by their own handlers."""
+
+    def is_open(key: ApiKey) -> bool:
+        return key in apis and apis[key].handler is None
+
+    table = None
+    if is_open(ApiKey.PRODUCE) or is_open(ApiKey.LIST_OFFSETS):
+        table = PartitionTable(lambda topic, number: ctx.partitions.find(topic, number))
+    produce = None
+    if table is not None and is_open(ApiKey.PRODUCE):
+        produce = ProduceLane(table, _refuse_produced)
+    return RequestLane(
+        ctx.clock,
+        max_frame_bytes=limits.max_frame_bytes,
+        max_parked_requests=limits.max_parked_requests,
+        max_parked_bytes=limits.max_parked_bytes,
+        produce=produce,
+        offsets=table if is_open(ApiKey.LIST_OFFSETS) else None,
+        metadata=ctx.kept_metadata if is_open(ApiKey.METADATA) else None,
+        image_source=ctx.image_source,
+        versions=ctx.kept_versions if is_open(ApiKey.API_VERSIONS) else None,
+    )
+
+
+def _refuse_produced(answer: ReadyAnswer, partition: Partition, error: type[KafkaError]) -> None:
+    from trioq.server.handlers.produce import refused_frame  # noqa: PLC0415
+
+    answer.complete_frame(
+        refused_frame(answer.api_version, answer.correlation_id, partition, error())
+    )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from trioq import logs
+from trioq._native.response_ring import PassQueue
 from trioq.net.egress import ColdRange, SendState, read_ahead
 from trioq.net.poller import BROKEN, READABLE, WRITABLE, Poller, open_poller
 from trioq.net.socket_buffers import ReceiveBudget
@@ -46,7 +47,7 @@ STALL_S: Final = 0.1
 """A pass longer than this is counted and logged as a stall."""
 
 
-class Reactor:
+class Reactor(PassQueue):
     """Owns the poller and every client socket of one broker.
 
     A pass takes up the ready connections (those that could not be served in the pass
@@ -72,17 +73,13 @@ class Reactor:
         self.connection_count = 0
         """Connections admitted and not yet ended."""
         self.now_s = ctx.clock.monotonic_s()
-        """Time of the current pass, or of the last one."""
         self.budget = ReceiveBudget(limits.receive_budget_bytes)
         self._clock = ctx.clock
         self._end_of_pass = ctx.end_of_pass
         self._dispatcher = Dispatcher(ctx, apis, limits, self.counters)
         self._receiver = Receiver(self, self._dispatcher, self._clock)
         self._poller: Poller[Connection] = open_poller()
-        self._in_pass = False
-        self._ready: list[Connection] = []  # to be served without an event
         self._unsent: list[Connection] = []  # to go on sending without an event
-        self._dirty: list[Connection] = []  # to be flushed at the end of the pass
         self._closing: list[Connection] = []
         self._late = trio.lowlevel.ParkingLot()
         self._no_connections = trio.lowlevel.ParkingLot()
@@ -185,7 +182,9 @@ class Reactor:
     def _run_pass(self, events: list[tuple[Connection, int]]) -> None:
         self._in_pass = True
         started_s = self.now_s = self._clock.monotonic_s()
-        self.counters.passes += 1
+        counters = self.counters
+        counters.passes += 1
+        events = self.take_up(events)
         ready, self._ready = self._ready, []
         unsent, self._unsent = self._unsent, []
         for connection in unsent:
@@ -204,6 +203,11 @@ class Reactor:
         self._ready = self._receiver.serve(ready, started_s + PASS_S) + self._ready
         self._finish_pass()
         self._in_pass = False
+        lane = self._dispatcher.lane
+        counters.requests += lane.requests
+        counters.bytes_in += self.received_bytes
+        counters.bytes_out += self.sent_bytes
+        lane.requests = self.received_bytes = self.sent_bytes = 0
         self._measure(self._clock.monotonic_s() - started_s)
 
     def serve_again(self, connection: Connection) -> None:
@@ -223,8 +227,7 @@ class Reactor:
         self._receiver.end_pass(is_released=is_released)
         while self._dirty or self._closing:
             dirty, self._dirty = self._dirty, []
-            for connection in dirty:
-                connection.is_dirty = False
+            for connection in self.flush_small(dirty):
                 if not connection.is_closed:
                     self._flush(connection)
             closing, self._closing = self._closing, []

@@ -6,9 +6,11 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from trioq._native.frames import LENGTH_BYTES, split
+from trioq._native.intake import Intake
 from trioq.errors import ProtocolViolation
 from trioq.net.socket_buffers import (
     BULK_RECEIVE_BYTES,
+    LAST_POSITION,
     RECEIVE_BYTES,
     SCRATCH_BYTES,
     ScratchBuffer,
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 _FRAMES_PER_TURN: Final = 64  # most requests of one connection in a pass
 
 
-class Receiver:
+class Receiver(Intake):
     """Reads from ready connections, splits frames and has them dispatched.
 
     Part of the reactor, which alone calls it. A connection's bytes go into the scratch
@@ -37,18 +39,25 @@ class Receiver:
         "_counters",
         "_dispatcher",
         "_max_frame_bytes",
-        "_reactor",
-        "_scratch",
     )
 
+    _reactor: Reactor
+    _scratch: ScratchBuffer
+
     def __init__(self, reactor: Reactor, dispatcher: Dispatcher, clock: Clock) -> None:
-        self._reactor = reactor
+        super().__init__(
+            reactor,
+            ScratchBuffer(),
+            dispatcher.lane,
+            receive_bytes=RECEIVE_BYTES,
+            last_position=LAST_POSITION,
+            max_frames=_FRAMES_PER_TURN,
+        )
         self._dispatcher = dispatcher
         self._clock = clock
         self._budget = reactor.budget
         self._counters = reactor.counters
         self._max_frame_bytes = reactor.limits.max_frame_bytes
-        self._scratch = ScratchBuffer()
 
     def serve(self, ready: list[Connection], end_s: float) -> list[Connection]:
         """Serve within the budget of bytes and time.
@@ -60,14 +69,19 @@ class Receiver:
         left: list[Connection] = []
         scratch = self._scratch
         clock = self._clock
-        for index, connection in enumerate(ready):
-            if connection.inbox.is_large and not connection.muted:
-                bulk.append(connection)
-                continue
-            connection.is_ready = False
-            self._serve(connection)
+        index = 0
+        while index < len(ready):
+            start, index = index, self.serve_small(ready, index)
+            if index == start:
+                connection = ready[index]
+                index += 1
+                if connection.inbox.is_large and not connection.muted:
+                    bulk.append(connection)
+                    continue
+                connection.is_ready = False
+                self._serve(connection)
             if not scratch.has_room or clock.monotonic_s() > end_s:
-                left = ready[index + 1 :]
+                left = ready[index:]
                 break
         return [*left, *self._serve_bulk(bulk, end_s)] if bulk else left
 
@@ -173,6 +187,16 @@ class Receiver:
         self, connection: Connection, view: memoryview, start: int, end: int
     ) -> None:
         """Run stage 1 of the whole frames in view[start:end] and keep the rest."""
+        rest = self._lane.take(connection, view, start, end, _FRAMES_PER_TURN)
+        if rest != start:
+            connection.frame_started_s = NO_FRAME
+        if rest != end:
+            self._dispatch_rest(connection, view, rest, end)
+
+    def _dispatch_rest(
+        self, connection: Connection, view: memoryview, start: int, end: int
+    ) -> None:
+        """As `_dispatch_frames`, from a frame that the lane does not take."""
         is_same_frame = connection.frame_started_s != NO_FRAME
         first = start
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from trioq._native.response_ring import ANSWERED, CANCELLED, DISCARDED, OPEN, RingEntry
 from trioq.errors import BrokerBug
 from trioq.types import FileRegion
 from trioq.wire.framing import LENGTH_BYTES, length_prefix, response_frame
@@ -20,14 +21,8 @@ if TYPE_CHECKING:
 JOINED_BYTES: Final = 4096
 """A body up to this size is joined with its header; larger ones are not copied."""
 
-# States. OPEN leaves to exactly one of the others.
-OPEN: Final = 0
-ANSWERED: Final = 1
-DISCARDED: Final = 2  # no response: acks=0
-CANCELLED: Final = 3  # the connection ended first
 
-
-class Slot:
+class Slot(RingEntry):
     """The response that is owed to one request.
 
     Owned by the broker's loop: all methods are plain calls on its thread, made at any time
@@ -40,18 +35,12 @@ class Slot:
     handler that keeps the slot, may be None, and must not raise.
     """
 
-    __slots__ = (
-        "api_key",
-        "api_version",
-        "connection",
-        "correlation_id",
-        "length",
-        "on_cancel",
-        "on_drain",
-        "parked_bytes",
-        "parts",
-        "state",
-    )
+    __slots__ = ("api_key", "api_version", "correlation_id")
+
+    connection: Connection
+    parts: Sequence[Part]
+    on_cancel: Callable[[], None] | None
+    on_drain: Callable[[], None] | None
 
     def __init__(
         self, connection: Connection, api_key: int, api_version: int, correlation_id: int
@@ -60,12 +49,7 @@ class Slot:
         self.api_key = api_key
         self.api_version = api_version
         self.correlation_id = correlation_id
-        self.state = OPEN
-        self.parts: Sequence[Part] = ()
-        self.length = 0
-        self.parked_bytes = 0
-        self.on_cancel: Callable[[], None] | None = None
-        self.on_drain: Callable[[], None] | None = None
+        self.parts = ()
 
     @property
     def is_open(self) -> bool:

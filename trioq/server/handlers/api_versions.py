@@ -32,9 +32,10 @@ _SOFTWARE: Final = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9\-.]*[a-zA-Z0-9])?")
 _FIRST_VERSION_WITH_SOFTWARE: Final = 3
 
 
-def handle_api_versions(_ctx: Context, request: Request, slot: Slot) -> ApiVersionsResponse | None:
+def handle_api_versions(ctx: Context, request: Request, slot: Slot) -> ApiVersionsResponse | None:
     """Answer at once, from the tables."""
     version = request.api_version
+    software = None
     if version >= _FIRST_VERSION_WITH_SOFTWARE or request.position != request.end:
         message = request.decode(ApiVersionsRequest)
         if version >= _FIRST_VERSION_WITH_SOFTWARE:
@@ -42,7 +43,12 @@ def handle_api_versions(_ctx: Context, request: Request, slot: Slot) -> ApiVersi
             if not all(map(_SOFTWARE.fullmatch, software)):
                 return ApiVersionsResponse(error_code=InvalidRequest.code)
             request.connection.client_software = software
-    slot.complete_raw([_encoded(version)])
+    encoded = _encoded(version)
+    asked = request.body[request.position : request.end]
+    ctx.kept_versions.keep(
+        None, request.connection.listener_name, version, asked, encoded, software
+    )
+    slot.complete_raw([encoded])
     return None
 
 

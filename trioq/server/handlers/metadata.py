@@ -17,7 +17,7 @@ refused in 10 and 11; 13 an error for the whole answer (KIP-1102), never set her
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from trioq.controller.topic_rules import NewTopic, check_name
 from trioq.errors import (
@@ -58,18 +58,14 @@ FIRST_VERSION_WITH_NULL_FOR_ALL = 1
 FIRST_VERSION_WITH_TOPIC_IDS = 10
 FIRST_VERSION_BY_TOPIC_ID = 12
 
-MAX_KEPT_BYTES = 16 * 1024 * 1024
-"""Of encoded answers, with the requests that they belong to."""
-
 
 def handle_metadata(ctx: Context, request: Request, slot: Slot) -> MetadataResponse | None:
     """Answer from the image, or keep the slot until missing topics are created."""
     image, listener_name = ctx.image, request.connection.listener_name
     asked = bytes(request.body[request.position : request.end])
-    key = _Key(listener_name, request.api_version, asked)
-    encoded = _kept.find(image, key)
-    if encoded is not None:
-        slot.complete_raw([encoded])
+    kept = ctx.kept_metadata.find(image, listener_name, request.api_version, asked)
+    if kept is not None:
+        slot.complete_raw([kept.encoded])
         return None
     message = request.decode(MetadataRequest)
     if _asks_for_all(message, request.api_version):
@@ -82,7 +78,9 @@ def handle_metadata(ctx: Context, request: Request, slot: Slot) -> MetadataRespo
         response = _answer_topics(image, listener_name, request.api_version, message, {})
         if any(topic.error_code for topic in response.topics):
             return response
-    slot.complete_raw([_kept.keep(image, key, response.encode(request.api_version))])
+    encoded = response.encode(request.api_version)
+    ctx.kept_metadata.keep(image, listener_name, request.api_version, asked, encoded)
+    slot.complete_raw([encoded])
     return None
 
 
@@ -232,43 +230,3 @@ def _described(image: ClusterImage, topic: TopicImage, operations: int) -> Metad
         partitions=partitions,
         topic_authorized_operations=operations,
     )
-
-
-class _Key(NamedTuple):
-    """What an answer depends on besides the image."""
-
-    listener_name: str
-    version: int
-    asked: bytes
-    """The body of the request."""
-
-
-class _KeptAnswers:
-    """Encoded answers of the image last asked about.
-
-    A memo of a pure function, told apart by the image's identity: right for any number of
-    brokers in a process, useful for one. Thousands of clients that refresh the metadata of
-    thousands of topics cost one encoding per image and version.
-    """
-
-    def __init__(self) -> None:
-        self._image: ClusterImage | None = None
-        self._encoded: dict[_Key, bytes] = {}
-        self._size_bytes = 0
-
-    def find(self, image: ClusterImage, key: _Key) -> bytes | None:
-        """The encoded answer, if it is kept."""
-        return self._encoded.get(key) if image is self._image else None
-
-    def keep(self, image: ClusterImage, key: _Key, encoded: bytes) -> bytes:
-        """Keep an answer without errors; returns it. All are dropped when they grow too large."""
-        size_bytes = len(key.asked) + len(encoded)
-        if image is not self._image or self._size_bytes + size_bytes > MAX_KEPT_BYTES:
-            self._image, self._encoded, self._size_bytes = image, {}, 0
-        if size_bytes <= MAX_KEPT_BYTES:
-            self._encoded[key] = encoded
-            self._size_bytes += size_bytes
-        return encoded
-
-
-_kept = _KeptAnswers()

@@ -35,6 +35,8 @@ from trioq.errors import (
 from trioq.record.compression import Codec
 from trioq.server.handlers.partition_lookup import require_partition
 from trioq.storage.log_dir import DiskBacklog
+from trioq.wire.api_keys import ApiKey
+from trioq.wire.framing import response_frame
 from trioq.wire.messages.produce import (
     ProduceRequest,
     ProduceResponse,
@@ -89,7 +91,7 @@ def _take_single(ctx: Context, request: Request, slot: Slot, single: SingleBatch
     try:
         appended = partition.append_as_leader(records, header, acks=acks, now_ms=ctx.clock.now_ms())
     except KafkaError as error:
-        _refuse_single(ctx, slot, partition, error)
+        _refuse_single(slot, partition, error)
         return True
     frame = single.answer(
         slot.correlation_id,
@@ -97,27 +99,37 @@ def _take_single(ctx: Context, request: Request, slot: Slot, single: SingleBatch
         appended.append_time_ms,
         appended.log_start_offset,
     )
-    waiter = _SingleAnswer(ctx, slot, partition, frame)
+    waiter = _SingleAnswer(slot, partition, frame)
     partition.await_acks(appended.last_offset + 1, acks, waiter, 0)
     return True
 
 
-def _refuse_single(ctx: Context, slot: Slot, partition: Partition, error: KafkaError) -> None:
-    produce = _Produce(ctx, slot, 1, 0)
+def _refuse_single(slot: Slot, partition: Partition, error: KafkaError) -> None:
+    slot.complete_frame(refused_frame(slot.api_version, slot.correlation_id, partition, error))
+
+
+def refused_frame(
+    api_version: int, correlation_id: int, partition: Partition, error: KafkaError
+) -> bytes:
+    """The whole response to a request of one batch, which was not appended."""
     topic, number = partition.topic_partition
-    answer = ProduceResponsePartition(index=number, base_offset=-1)
-    produce.add_topic(topic).append(answer)
-    produce.refuse(answer, error)
-    produce.staged()
+    answer = ProduceResponsePartition(
+        index=number, base_offset=-1, error_code=error.code, error_message=str(error)
+    )
+    response = ProduceResponse(
+        responses=[ProduceResponseTopic(name=topic, partition_responses=[answer])]
+    )
+    (frame,) = response_frame(ApiKey.PRODUCE, api_version, correlation_id, response)
+    assert isinstance(frame, bytes), "no records are in it"
+    return frame
 
 
 class _SingleAnswer:
     """The answer to a request of one batch, ready to go once the batch is safe. An AckWaiter."""
 
-    __slots__ = ("_ctx", "_frame", "_partition", "_slot")
+    __slots__ = ("_frame", "_partition", "_slot")
 
-    def __init__(self, ctx: Context, slot: Slot, partition: Partition, frame: bytes) -> None:
-        self._ctx = ctx
+    def __init__(self, slot: Slot, partition: Partition, frame: bytes) -> None:
         self._slot = slot
         self._partition = partition
         self._frame = frame
@@ -128,7 +140,7 @@ class _SingleAnswer:
 
     def refused(self, index: int, error: type[KafkaError]) -> None:  # noqa: ARG002
         """See trioq.replication.waiters.AckWaiter."""
-        _refuse_single(self._ctx, self._slot, self._partition, error())
+        _refuse_single(self._slot, self._partition, error())
 
 
 def _take_all(ctx: Context, request: Request, slot: Slot) -> None:

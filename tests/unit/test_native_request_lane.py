@@ -1,0 +1,368 @@
+"""The lane of ordinary requests against the dispatcher: the same answers, the same log."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.unit.server_harness import context
+from tests.unit.storage_support import NOW_MS, TOPIC_ID, batch, open_dirs
+from trioq._native.kept_answers import KeptAnswers
+from trioq._native.request_lane import RequestLane
+from trioq._native.response_ring import ANSWERED, OPEN, PassQueue
+from trioq.config import BrokerConfig, TopicConfig
+from trioq.metastore.layout import PartitionState
+from trioq.replication.partition import Partition
+from trioq.server.connection import Connection
+from trioq.server.handlers.registry import served_apis
+from trioq.server.limits import Limits
+from trioq.server.reactor import Reactor
+from trioq.storage.memory_disk import MemoryDisk
+from trioq.types import TopicPartition
+from trioq.wire.api_keys import APIS
+from trioq.wire.messages.api_versions import ApiVersionsRequest
+from trioq.wire.messages.list_offsets import (
+    ListOffsetsRequest,
+    ListOffsetsRequestPartition,
+    ListOffsetsRequestTopic,
+)
+from trioq.wire.messages.produce import (
+    ProduceRequest,
+    ProduceRequestPartition,
+    ProduceRequestTopic,
+)
+
+BROKER = BrokerConfig.from_mapping({"node.id": "1"})
+PRODUCE, LIST_OFFSETS, API_VERSIONS = 0, 2, 18
+TOPIC = "topic"
+
+
+def frame(key: int, version: int, body: bytes, correlation_id: int, client: bytes = b"me") -> bytes:
+    head = struct.pack(">hhih", key, version, correlation_id, len(client)) + client
+    if version >= APIS[key].flexible_from:
+        head += b"\0"
+    return struct.pack(">i", len(head) + len(body)) + head + body
+
+
+class Clock:
+    def now_ms(self) -> int:
+        return NOW_MS
+
+    def monotonic_s(self) -> float:
+        return 0.0
+
+
+class Rig:
+    """A reactor over memory, with its lane or without, and one connection that is fed by hand."""
+
+    def __init__(self, *, has_lane: bool, limits: Limits | None = None, **config: str) -> None:
+        names = {name.replace("_", "."): value for name, value in config.items()}
+        self.dirs = open_dirs(MemoryDisk())
+        self.partitions: dict[tuple[str, int], Partition] = {}
+        topic_config = TopicConfig.of(BROKER, names)
+        for number in range(2):
+            where = TopicPartition(TOPIC, number)
+            log = self.dirs.log(where, TOPIC_ID, topic_config)
+            partition = Partition(where, TOPIC_ID, log, topic_config, BROKER)
+            partition.apply_state(PartitionState(1, 0, (1,), (0,), (1,), partition_epoch=0))
+            self.partitions[TOPIC, number] = partition
+        ctx = context(clock=Clock())  # type: ignore[arg-type]
+        ctx.partitions = SimpleNamespace(  # type: ignore[assignment]
+            find=lambda topic, number: self.partitions.get((topic, number))
+        )
+        ctx.config = BROKER
+        ctx.image_source = SimpleNamespace(  # type: ignore[assignment]
+            image=SimpleNamespace(topics={TOPIC: SimpleNamespace(name=TOPIC, partitions=())})
+        )
+        limits = limits or Limits()
+        self.reactor = Reactor(ctx, served_apis(), limits)
+        self.receiver = self.reactor._receiver
+        self.lane = self.receiver._lane
+        if not has_lane:
+            self.receiver._lane = RequestLane(
+                ctx.clock,
+                max_frame_bytes=limits.max_frame_bytes,
+                max_parked_requests=limits.max_parked_requests,
+                max_parked_bytes=limits.max_parked_bytes,
+            )
+        self.socket, self._other = socket.socketpair()
+        self.connection = Connection(self.reactor, self.socket, ("host", 1), "INSIDE", 0.0)
+        self.taken = 0
+
+    def feed(self, data: bytes) -> None:
+        """Stage 1 of what is in `data`, as if it had been received at once."""
+        self.reactor._in_pass = True
+        buffer = bytearray(data)
+        self.receiver._dispatch_frames(self.connection, memoryview(buffer), 0, len(buffer))
+        self.taken += self.receiver._lane.requests
+        self.receiver._lane.requests = 0
+
+    def answers(self) -> list[bytes | None]:
+        """Of every request so far, None for those that wait."""
+        found: list[bytes | None] = []
+        for entry in self.connection.ring:
+            parts = entry.parts
+            whole = parts if isinstance(parts, bytes) else b"".join(map(bytes, parts or ()))
+            found.append(whole if entry.state == ANSWERED else None)
+        return found
+
+    def shown(self) -> Any:
+        """Everything that must not depend on the way."""
+        logs = [one.log for one in self.partitions.values()]
+        return (
+            self.answers(),
+            [one.log_end_offset for one in logs],
+            [one.high_watermark for one in logs],
+            [one.producers.active_producers() for one in logs],
+            [
+                one.segments.file(one.segments.items[-1]).pread(1 << 20, 0)
+                for one in logs
+                if one.segments.exists
+            ],
+            [one._bytes_since_progress for one in self.partitions.values()],
+            self.connection.is_closing,
+            self.connection.parked_count,
+            self.connection.parked_bytes,
+            self.connection.muted,
+        )
+
+    def close(self) -> None:
+        self.connection.cancel_waiting()
+        self.reactor.close()
+        self.socket.close()
+        self._other.close()
+
+
+class Asked(NamedTuple):
+    """A request of a script; `producer` is None or one of three with sequences of their own."""
+
+    key: int
+    version: int
+    number: int = 0
+    acks: int = 1
+    producer: int | None = None
+    step: int = 0
+    """0: the next sequence; others before or after it."""
+    records: int = 1
+    age_ms: int = 0
+    flipped: int = 0
+    """Position of a byte that is damaged, 0 for none."""
+    isolation: int = 0
+    epoch: int = -1
+    timestamp: int = -1
+
+
+def requests(key: int, **fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Asked]:
+    return st.fixed_dictionaries(fields).map(lambda chosen: Asked(key, **chosen))
+
+
+produced = requests(
+    PRODUCE,
+    version=st.integers(2, 12),
+    number=st.sampled_from([0, 0, 0, 1, 2]),
+    acks=st.sampled_from([1, 1, 1, -1, -1, 0, 2]),
+    producer=st.none() | st.integers(0, 2),
+    step=st.sampled_from([0, 0, 0, 0, -1, 1]),
+    records=st.integers(1, 3),
+    age_ms=st.sampled_from([0, 0, 0, 10**7, -(10**8)]),
+    flipped=st.sampled_from([0] * 8 + [3, 30, 60, 70, 100, 120]),
+)
+listed = requests(
+    LIST_OFFSETS,
+    version=st.integers(1, 8),
+    number=st.integers(0, 2),
+    isolation=st.sampled_from([0, 0, 1]),
+    epoch=st.sampled_from([-1, -1, 0, 1]),
+    timestamp=st.sampled_from([-1, -1, -2]),
+    flipped=st.sampled_from([0] * 8 + [12, 20, 30]),
+)
+versions = requests(API_VERSIONS, version=st.integers(0, 5))
+
+
+class Script:
+    """Makes the bytes of a script's requests; keeps the producers' sequences."""
+
+    def __init__(self) -> None:
+        self._next = {0: 0, 1: 0, 2: 2**31 - 2}
+        self._count = 0
+
+    def bytes_of(self, asked: Asked) -> bytes:
+        self._count += 1
+        made = bytearray(frame(asked.key, asked.version, self._body(asked), self._count))
+        if asked.flipped and asked.flipped < len(made):
+            made[asked.flipped] ^= 0x41
+        return bytes(made)
+
+    def _body(self, asked: Asked) -> bytes:
+        if asked.key == API_VERSIONS:
+            request = ApiVersionsRequest(client_software_name="a", client_software_version="1")
+            return request.encode(min(asked.version, 4))
+        if asked.key == LIST_OFFSETS:
+            partition = ListOffsetsRequestPartition(
+                partition_index=asked.number,
+                current_leader_epoch=asked.epoch if asked.version >= 4 else -1,
+                timestamp=asked.timestamp,
+            )
+            topic = ListOffsetsRequestTopic(name=TOPIC, partitions=[partition])
+            return ListOffsetsRequest(
+                replica_id=-1,
+                isolation_level=asked.isolation if asked.version >= 2 else 0,
+                topics=[topic],
+            ).encode(asked.version)
+        producer = (-1, -1, -1)
+        if asked.producer is not None:
+            first = (self._next[asked.producer] + asked.step * asked.records) % 2**31
+            producer = (asked.producer, 0, first)
+            if asked.step == 0:
+                self._next[asked.producer] = (first + asked.records) % 2**31
+        records = batch(*[b"x"] * asked.records, producer=producer, timestamp=NOW_MS - asked.age_ms)
+        data = ProduceRequestPartition(index=asked.number, records=bytes(records))
+        topic_data = ProduceRequestTopic(name=TOPIC, partition_data=[data])
+        request = ProduceRequest(acks=asked.acks, timeout_ms=1000, topic_data=[topic_data])
+        return request.encode(min(max(asked.version, 3), 11))
+
+
+CONFIGS = [
+    {},
+    {"message_timestamp_before_max_ms": "1000", "message_timestamp_after_max_ms": "1000"},
+    {"message_timestamp_type": "LogAppendTime"},
+    {"min_insync_replicas": "2"},
+    {"flush_policy": "commit"},
+    {"compression_type": "uncompressed", "segment_bytes": "1024"},
+    {"max_message_bytes": "80"},
+]
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(st.lists(produced | listed | versions, min_size=1, max_size=8), max_size=5),
+    st.sampled_from(CONFIGS),
+    st.sampled_from([Limits(), Limits(max_parked_requests=3)]),
+)
+def test_the_lane_does_what_the_dispatcher_does(
+    passes: list[list[Asked]], config: dict[str, str], limits: Limits
+) -> None:
+    script = Script()
+    rigs = [Rig(has_lane=has_lane, limits=limits, **config) for has_lane in (False, True)]
+    try:
+        for one in passes:
+            data = b"".join(map(script.bytes_of, one))
+            for rig in rigs:
+                if not (rig.connection.muted or rig.connection.is_closing):
+                    rig.feed(data)
+            assert rigs[0].shown() == rigs[1].shown()
+            for rig in rigs:
+                rig.dirs.end_pass()
+            assert rigs[0].shown() == rigs[1].shown()
+        assert rigs[0].taken == 0
+    finally:
+        for rig in rigs:
+            rig.close()
+
+
+def test_the_lane_takes_what_is_ordinary() -> None:
+    rig, script = Rig(has_lane=True), Script()
+    first = Asked(PRODUCE, 7, producer=1)
+    rig.feed(script.bytes_of(first))  # an unknown producer goes the general way
+    assert rig.taken == 0
+    rig.feed(b"".join(script.bytes_of(first._replace(acks=acks)) for acks in (1, -1)))
+    assert rig.taken == 2
+    assert rig.answers() == [None, None, None]
+    rig.dirs.end_pass()
+    assert None not in rig.answers()
+    offsets, asked = Asked(LIST_OFFSETS, 4), Asked(API_VERSIONS, 3)
+    for one in (offsets, asked, offsets, asked):  # first the general way
+        rig.feed(script.bytes_of(one))
+    assert rig.taken == 4
+    assert rig.connection.client_software == ("a", "1")
+    rig.close()
+
+
+def test_a_batch_that_is_lost_is_refused() -> None:
+    rig, script = Rig(has_lane=True), Script()
+    asked = Asked(PRODUCE, 9)
+    rig.feed(script.bytes_of(asked))
+    assert rig.taken == 1
+    partition = rig.partitions[TOPIC, 0]
+    partition.apply_state(PartitionState(2, 1, (2,), (0,), (1, 2), partition_epoch=1))
+    (answer,) = rig.answers()
+    assert answer is not None
+    assert b"\0\x06" in answer  # NOT_LEADER_OR_FOLLOWER
+    rig.feed(script.bytes_of(asked))
+    assert rig.taken == 1
+    rig.close()
+
+
+def test_a_closed_partition_is_not_remembered() -> None:
+    rig, script = Rig(has_lane=True), Script()
+    rig.feed(script.bytes_of(Asked(PRODUCE, 9)))
+    rig.partitions.pop((TOPIC, 0)).close()
+    rig.feed(script.bytes_of(Asked(PRODUCE, 9)))
+    assert rig.taken == 1
+    answer = rig.answers()[1]
+    assert answer is not None
+    assert b"\0\x03" in answer  # UNKNOWN_TOPIC_OR_PARTITION
+    rig.close()
+
+
+def test_an_answer_ends_with_its_connection() -> None:
+    rig, script = Rig(has_lane=True), Script()
+    rig.feed(script.bytes_of(Asked(PRODUCE, 9)))
+    rig.connection.cancel_waiting()
+    rig.dirs.end_pass()
+    assert rig.connection.ring == []
+    assert rig.partitions[TOPIC, 0].log.high_watermark == 1
+    rig.close()
+
+
+def test_kept_answers_are_of_their_source_listener_version_and_body() -> None:
+    kept, source = KeptAnswers(100), object()
+    kept.keep(source, "A", 1, b"body", b"answer", "note")
+    found = kept.find(source, "A", 1, b"body")
+    assert found is not None
+    assert (found.encoded, found.note) == (b"answer", "note")
+    for other in ((object(), "A", 1, b"body"), (source, "B", 1, b"body"),
+                  (source, "A", 2, b"body"), (source, "A", 1, b"")):  # fmt: skip
+        assert kept.find(*other) is None
+    kept.keep(source, "A", 1, b"", b"x" * 95)
+    assert kept.find(source, "A", 1, b"body") is None
+    kept.keep(source, "A", 1, b"", b"x" * 101)
+    assert kept.find(source, "A", 1, b"") is None
+
+
+def test_bounds_are_checked() -> None:
+    rig = Rig(has_lane=True)
+    with pytest.raises(ValueError, match="outside the buffer"):
+        rig.lane.take(rig.connection, memoryview(bytearray(4)), 0, 5, 1)
+    assert rig.lane.take(rig.connection, memoryview(bytearray(4)), 0, 4, 1) == 0
+    rig.close()
+
+
+def test_small_answers_leave_by_one_call() -> None:
+    rig, script = Rig(has_lane=True), Script()
+    reactor: PassQueue = rig.reactor
+    rig.socket.setblocking(False)
+    rig.connection.interest = 1
+    asked = Asked(LIST_OFFSETS, 1)
+    rig.feed(script.bytes_of(asked) + script.bytes_of(Asked(PRODUCE, 9)) + script.bytes_of(asked))
+    dirty, reactor._dirty = reactor._dirty, []
+    first, waiting, last = rig.answers()
+    assert reactor.flush_small(dirty) == []
+    assert waiting is None
+    assert first is not None
+    assert rig._other.recv(10_000) == first
+    assert [entry.state for entry in rig.connection.ring] == [OPEN, ANSWERED]
+    rig.dirs.end_pass()
+    second = rig.answers()[0]
+    assert reactor.flush_small(reactor._dirty) == []
+    assert second is not None
+    assert last is not None
+    assert rig._other.recv(10_000) == second + last
+    assert rig.connection.ring == []
+    rig.close()

@@ -1,0 +1,26 @@
+"""Produce requests as nearly all are: one batch, for one partition, that is next in its sequence.
+
+Everything that `handle_produce` checks is checked here (header, lengths, CRC, every record of an
+uncompressed batch, times, the producer's window), in the same order of consequence: what fails a
+check, and whatever is out of the ordinary, is left to it untouched.
+"""
+
+from collections.abc import Callable
+from typing import Any, final
+
+from trioq._native.partition_head import PartitionTable
+from trioq._native.response_ring import ReadyAnswer
+from trioq.errors import KafkaError
+
+@final
+class ProduceLane:
+    """The produce requests of a RequestLane.
+
+    `refuse(answer, partition, error)` completes an answer whose batch was lost after all.
+    """
+
+    def __init__(
+        self,
+        table: PartitionTable,
+        refuse: Callable[[ReadyAnswer, Any, type[KafkaError]], None],
+    ) -> None: ...
