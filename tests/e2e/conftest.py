@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.broker_process import BrokerProcess
+from tests.e2e.group_process import Member
 
 with warnings.catch_warnings():
     # kafka-python reads its schemas, at import, in a way that Python 3.11 deprecates.
@@ -19,6 +20,18 @@ with warnings.catch_warnings():
     import kafka  # noqa: F401
 
 LOG_TAIL_LINES = 60
+
+GROUPS = {
+    "group.initial.rebalance.delay.ms": "0",
+    "group.min.session.timeout.ms": "500",
+    "group.consumer.min.session.timeout.ms": "500",
+    "group.consumer.session.timeout.ms": "2000",
+    "group.consumer.min.heartbeat.interval.ms": "50",
+    "group.consumer.heartbeat.interval.ms": "250",
+    "num.partitions": "4",
+}
+"""Settings with which groups need no long waits: of brokers that test them."""
+
 _running: list[BrokerProcess] = []
 
 
@@ -44,7 +57,16 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def shared_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
     """One broker with default settings for every test that needs no other."""
-    broker = BrokerProcess(tmp_path_factory.mktemp("broker"))
+    yield from _shared(BrokerProcess(tmp_path_factory.mktemp("broker")))
+
+
+@pytest.fixture(scope="session")
+def shared_group_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
+    """One broker for every test of groups that leaves it running."""
+    yield from _shared(BrokerProcess(tmp_path_factory.mktemp("groups"), settings=GROUPS))
+
+
+def _shared(broker: BrokerProcess) -> Iterator[BrokerProcess]:
     _running.append(broker)
     try:
         yield broker.start()
@@ -60,10 +82,38 @@ def shared_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerPr
 @pytest.fixture
 def broker(shared_broker: BrokerProcess) -> Iterator[BrokerProcess]:
     """The shared broker; the test fails if the broker logs an error meanwhile."""
-    before = len(shared_broker.problems())
-    yield shared_broker
-    assert shared_broker.running
-    assert shared_broker.problems()[before:] == []
+    yield from _watched(shared_broker)
+
+
+@pytest.fixture
+def group_broker(shared_group_broker: BrokerProcess) -> Iterator[BrokerProcess]:
+    """The shared broker of groups; the test fails if the broker logs an error meanwhile."""
+    yield from _watched(shared_group_broker)
+
+
+def _watched(broker: BrokerProcess) -> Iterator[BrokerProcess]:
+    before = len(broker.problems())
+    yield broker
+    assert broker.running
+    assert broker.problems()[before:] == []
+
+
+@pytest.fixture
+def start_member() -> Iterator[Callable[..., Member]]:
+    """Start a member of a group as a process; see Member.start for the arguments.
+
+    What still runs at the end of the test is killed.
+    """
+    members: list[Member] = []
+
+    def start(*arguments: Any, **settings: Any) -> Member:
+        members.append(Member.start(*arguments, **settings))
+        return members[-1]
+
+    yield start
+    for member in members:
+        if member.runs:
+            member.kill9()
 
 
 @pytest.fixture

@@ -1,117 +1,303 @@
-"""Group consumers and transactions meet the APIs that are not served yet: a clean error."""
+"""Groups of real clients: members join, leave, crash and come back, under every protocol."""
 
 from __future__ import annotations
 
-import subprocess
+import re
+import uuid
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
-import aiokafka
-import aiokafka.errors
-import confluent_kafka
-import kafka
-import kafka.errors
 import pytest
+from confluent_kafka.admin import AdminClient, NewTopic
 
 from tests.e2e.broker_process import BrokerProcess
-from tests.e2e.clients import Confluent, Kcat, run_asyncio
+from tests.e2e.clients import Confluent
+from tests.e2e.conftest import GROUPS
+from tests.e2e.group_process import Member, everything, wait_until_shared
 from tests.e2e.message import Message
 
-
-@pytest.fixture
-def written(broker: BrokerProcess, topic: str) -> str:
-    Confluent().write(broker.address, topic, [Message(b"value")])
-    return topic
+StartMember = Callable[..., Member]
 
 
-def test_confluent_in_a_group_is_told_what_is_missing(broker: BrokerProcess, written: str) -> None:
-    consumer = Confluent.consumer(broker.address, **{"group.id": "g"})
-    try:
-        consumer.subscribe([written])
-        message = consumer.poll(30)
-        assert message is not None
-        error = message.error()
-        assert error.code() == confluent_kafka.KafkaError._UNSUPPORTED_FEATURE
-        assert "JoinGroup" in error.str()
-        with pytest.raises(confluent_kafka.KafkaException, match="not supported by broker"):
-            consumer.committed([confluent_kafka.TopicPartition(written, 0)], timeout=30)
-    finally:
-        consumer.close()
-    assert len(Confluent().read(broker.address, written, 0, 1)) == 1
+class Kind(NamedTuple):
+    """A client with the strategy by which its members share partitions."""
+
+    client: str
+    strategy: str
 
 
-def test_aiokafka_in_a_group_says_what_is_missing(
-    broker: BrokerProcess, written: str, caplog: pytest.LogCaptureFixture
+KINDS = [
+    Kind("confluent", "range"),
+    Kind("confluent", "cooperative-sticky"),
+    Kind("confluent", "consumer"),
+    Kind("aiokafka", "range"),
+    Kind("kafka-python", "range"),
+    Kind("kafka-python", "cooperative-sticky"),
+    Kind("kcat", "range"),
+]
+FAMILIES = [
+    Kind("confluent", "range"),
+    Kind("confluent", "consumer"),
+    Kind("aiokafka", "range"),
+    Kind("kafka-python", "range"),
+]
+PARTITIONS = 4
+
+
+def kind_id(kind: Kind) -> str:
+    return f"{kind.client}-{kind.strategy}"
+
+
+def create(broker: BrokerProcess, topic: str, partitions: int = PARTITIONS) -> set[tuple[str, int]]:
+    """A topic with one record in each partition, its value `topic-partition`."""
+    admin = AdminClient({"bootstrap.servers": broker.address})
+    for future in admin.create_topics([NewTopic(topic, partitions, 1)]).values():
+        future.result(30)
+    for number in range(partitions):
+        value = f"{topic}-{number}".encode()
+        Confluent().write(broker.address, topic, [Message(value)], partition=number)
+    return everything(topic, partitions)
+
+
+def values(topic: str, partitions: int = PARTITIONS) -> set[str]:
+    """What `create` wrote."""
+    return {f"{topic}-{number}" for number in range(partitions)}
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=kind_id)
+def test_members_join_leave_and_crash(
+    group_broker: BrokerProcess, topic: str, kind: Kind, start_member: StartMember
 ) -> None:
-    """It goes on trying; its log says that the broker has no JoinGroup."""
+    partitions = create(group_broker, topic)
 
-    async def join() -> None:
-        consumer = aiokafka.AIOKafkaConsumer(
-            written, bootstrap_servers=broker.address, group_id="g", request_timeout_ms=1000
+    def member() -> Member:
+        return start_member(
+            kind.client, group_broker.address, topic, topics=[topic], strategy=kind.strategy
         )
-        try:
-            await consumer.start()
-        finally:
-            await consumer.stop()
 
-    with pytest.raises(TimeoutError):
-        run_asyncio(join(), 1.0)
-    assert "JoinGroupRequest cannot be used" in caplog.text
+    first = member()
+    wait_until_shared([first], partitions)
+    first.wait_for(lambda: set(first.processed) == values(topic), "read everything")
+    second = member()
+    wait_until_shared([first, second], partitions)
+    assert len(second.assigned or ()) == PARTITIONS // 2
+    second.stop()
+    wait_until_shared([first], partitions)
+    third = member()
+    wait_until_shared([first, third], partitions)
+    third.kill9()
+    wait_until_shared([first], partitions)
+    # What was committed before is not read again.
+    assert sorted(first.processed) == sorted(values(topic)) or kind.client == "kcat"
+    assert second.processed == third.processed == [] or kind.client == "kcat"
 
 
-def test_kafka_python_in_a_group_is_told_what_is_missing(
-    broker: BrokerProcess, written: str
+@pytest.mark.parametrize("kind", FAMILIES, ids=kind_id)
+def test_a_static_member_comes_back_without_a_rebalance(
+    group_broker: BrokerProcess, topic: str, kind: Kind, start_member: StartMember
 ) -> None:
-    consumer = kafka.KafkaConsumer(
-        written, bootstrap_servers=broker.address, group_id="g", enable_auto_commit=False
-    )
-    try:
-        with pytest.raises(kafka.errors.IncompatibleBrokerVersion, match="JoinGroup"):
-            consumer.poll(timeout_ms=30_000)
-    finally:
-        consumer.close(autocommit=False, timeout_ms=1000)
+    partitions = create(group_broker, topic)
+
+    def member(instance_id: str) -> Member:
+        return start_member(
+            kind.client,
+            group_broker.address,
+            topic,
+            topics=[topic],
+            strategy=kind.strategy,
+            instance_id=instance_id,
+            session_timeout_ms=10_000,
+        )
+
+    stays, restarts = member("stays"), member("restarts")
+    wait_until_shared([stays, restarts], partitions)
+    owned, seen = restarts.assigned, stays.assignments()
+    if kind.strategy == "consumer":
+        restarts.stop()  # one that crashed is only let in again when its session has ended
+    else:
+        restarts.kill9()
+    again = member("restarts")
+    again.wait_for(lambda: again.assigned == owned, "got its partitions back")
+    assert stays.assignments() == seen
 
 
-def test_kcat_in_a_group_does_no_harm(broker: BrokerProcess, written: str) -> None:
-    """It goes on looking for a coordinator until it is stopped."""
-    program = Kcat.program()
-    kcat = subprocess.Popen(
-        [program, "-b", broker.address, "-G", "g", written],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    try:
-        out, _ = kcat.communicate(timeout=2)
-    except subprocess.TimeoutExpired:
-        kcat.kill()
-        out, _ = kcat.communicate()
-    assert out == b""
+def test_a_broker_that_restarts_in_the_middle_of_a_rebalance(
+    start_broker: Callable[..., BrokerProcess], topic: str, start_member: StartMember
+) -> None:
+    """A member that stands still holds the rebalance up while the broker restarts."""
+    broker = start_broker(settings=GROUPS)
+    partitions = create(broker, topic)
+
+    def member(kind: Kind) -> Member:
+        return start_member(
+            kind.client,
+            broker.address,
+            f"{topic}-{kind.strategy}",
+            topics=[topic],
+            strategy=kind.strategy,
+            session_timeout_ms=8_000,
+        )
+
+    pairs = []
+    for kind in (Kind("confluent", "range"), Kind("confluent", "consumer")):
+        first = member(kind)
+        wait_until_shared([first], partitions)
+        pairs.append((kind, first))
+    for _, first in pairs:
+        first.freeze()
+    groups = [(first, member(kind)) for kind, first in pairs]
+    admin = AdminClient({"bootstrap.servers": broker.address})
+    group = f"{topic}-range"
+    wait_for_state(groups[0][1], admin, group, "PREPARING_REBALANCING")
+    assert broker.terminate() == 0
+    broker.start()
+    for first, _ in groups:
+        first.thaw()
+    for members in groups:
+        wait_until_shared(members, partitions)
 
 
-def test_confluent_transactions_fail_at_once(broker: BrokerProcess) -> None:
-    producer = Confluent.producer(broker.address, **{"transactional.id": "t"})
-    with pytest.raises(confluent_kafka.KafkaException) as caught:
-        producer.init_transactions(30)
-    error = caught.value.args[0]
-    assert error.fatal()
-    assert error.code() == confluent_kafka.KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
+def wait_for_state(member: Member, admin: AdminClient, group: str, state: str) -> None:
+    """Wait until the group is described with that state."""
+
+    def is_there() -> bool:
+        described = admin.describe_consumer_groups([group])[group].result(30)
+        return described.state.name == state
+
+    member.wait_for(is_there, f"brought its group into {state}")
 
 
-def test_kafka_python_transactions_fail_at_once(broker: BrokerProcess) -> None:
-    producer = kafka.KafkaProducer(bootstrap_servers=broker.address, transactional_id="t")
-    try:
-        with pytest.raises(kafka.errors.TransactionalIdAuthorizationFailedError):
-            producer.init_transactions()
-    finally:
-        producer.close(timeout=1)
+def test_members_stay_members_over_a_restart(
+    start_broker: Callable[..., BrokerProcess], topic: str, start_member: StartMember
+) -> None:
+    """Also after a kill -9: no rebalance, and nothing is read twice."""
+    broker = start_broker(settings=GROUPS)
+    partitions = create(broker, topic)
+    groups = [
+        [
+            start_member(
+                kind.client,
+                broker.address,
+                f"{topic}-{number}",
+                topics=[topic],
+                strategy=kind.strategy,
+                session_timeout_ms=10_000,
+            )
+            for _ in range(2)
+        ]
+        for number, kind in enumerate(
+            [Kind("confluent", "range"), Kind("confluent", "consumer"), Kind("aiokafka", "range")]
+        )
+    ]
+    for members in groups:
+        wait_until_shared(members, partitions)
+        processed_by(members, values(topic))
+    before = [[member.assignments() for member in members] for members in groups]
+    broker.kill9()
+    broker.start()
+    for number in range(PARTITIONS):
+        value = f"later-{number}".encode()
+        Confluent().write(broker.address, topic, [Message(value)], partition=number)
+    later = {f"later-{number}" for number in range(PARTITIONS)}
+    for members in groups:
+        processed_by(members, values(topic) | later)
+        assert sum(len(member.processed) for member in members) == 2 * PARTITIONS
+    assert [[member.assignments() for member in members] for members in groups] == before
 
 
-def test_aiokafka_transactions_fail_at_once(broker: BrokerProcess) -> None:
-    async def start() -> None:
-        producer = aiokafka.AIOKafkaProducer(bootstrap_servers=broker.address, transactional_id="t")
-        try:
-            await producer.start()
-        finally:
-            await producer.stop()
+def processed_by(members: list[Member], expected: set[str]) -> None:
+    """Wait until the members have processed what is expected, together."""
 
-    with pytest.raises(aiokafka.errors.TransactionalIdAuthorizationFailed):
-        run_asyncio(start())
+    def is_done() -> bool:
+        return set().union(*(member.processed for member in members)) == expected
+
+    members[0].wait_for(is_done, f"processed {expected} with the others")
+
+
+def test_different_clients_in_one_group(
+    group_broker: BrokerProcess, topic: str, start_member: StartMember
+) -> None:
+    partitions = create(group_broker, topic, 8)
+    members = []
+    for client in ("confluent", "aiokafka", "kafka-python", "kcat"):
+        members.append(start_member(client, group_broker.address, topic, topics=[topic]))
+        wait_until_shared(members, partitions)
+    members.pop(0).kill9()
+    wait_until_shared(members, partitions)
+    members.pop(0).stop()
+    wait_until_shared(members, partitions)
+
+
+def test_a_group_moves_to_the_new_protocol_and_back(
+    group_broker: BrokerProcess, topic: str, start_member: StartMember
+) -> None:
+    """Members of both protocols share the partitions meanwhile (KIP-848)."""
+    partitions = create(group_broker, topic)
+    address = group_broker.address
+    admin = AdminClient({"bootstrap.servers": address})
+
+    def member(strategy: str) -> Member:
+        return start_member("confluent", address, topic, topics=[topic], strategy=strategy)
+
+    def group_type() -> str:
+        listed = admin.list_consumer_groups().result(30).valid
+        (found,) = [group.type.name for group in listed if group.group_id == topic]
+        return str(found)
+
+    old = member("cooperative-sticky")
+    wait_until_shared([old], partitions)
+    assert group_type() == "CLASSIC"
+    new = member("consumer")
+    wait_until_shared([old, new], partitions)
+    assert group_type() == "CONSUMER"
+    older = member("cooperative-sticky")
+    wait_until_shared([old, new, older], partitions)
+    new.stop()
+    wait_until_shared([old, older], partitions)
+    assert group_type() == "CLASSIC"
+
+
+@pytest.mark.parametrize("kind", FAMILIES, ids=kind_id)
+def test_subscription_by_pattern(
+    group_broker: BrokerProcess, kind: Kind, start_member: StartMember
+) -> None:
+    prefix = f"pattern-{uuid.uuid4().hex[:8]}"
+    first = create(group_broker, f"{prefix}-a", 2)
+    create(group_broker, f"other-{prefix}-a", 1)
+    members = [
+        start_member(
+            kind.client,
+            group_broker.address,
+            prefix,
+            pattern=re.escape(prefix) + "-.*",
+            strategy=kind.strategy,
+        )
+        for _ in range(2)
+    ]
+    wait_until_shared(members, first)
+    second = create(group_broker, f"{prefix}-b", 2)
+    wait_until_shared(members, first | second)
+
+
+@pytest.mark.parametrize("assignor", ["uniform", "range"])
+def test_assignors_of_the_new_protocol(
+    group_broker: BrokerProcess, topic: str, assignor: str, start_member: StartMember
+) -> None:
+    partitions = create(group_broker, topic) | create(group_broker, f"{topic}-more", PARTITIONS)
+    members = [
+        start_member(
+            "confluent",
+            group_broker.address,
+            topic,
+            topics=[topic, f"{topic}-more"],
+            strategy="consumer",
+            assignor=assignor,
+        )
+        for _ in range(2)
+    ]
+    wait_until_shared(members, partitions)
+    owned: list[Any] = [sorted(number for _, number in member.assigned or ()) for member in members]
+    if assignor == "range":
+        assert sorted(owned) == [[0, 0, 1, 1], [2, 2, 3, 3]]
+    else:
+        assert [len(numbers) for numbers in owned] == [4, 4]

@@ -8,13 +8,22 @@ import sys
 import pytest
 
 from trioq.wire.api_keys import APIS, Api, ApiKey
+from trioq.wire.kinds import NEVER
 
 ADVERTISED = {
     0: ("Produce", 0, 11),
     1: ("Fetch", 4, 16),
     2: ("ListOffsets", 1, 8),
     3: ("Metadata", 0, 13),
+    8: ("OffsetCommit", 2, 9),
+    9: ("OffsetFetch", 1, 9),
     10: ("FindCoordinator", 0, 5),
+    11: ("JoinGroup", 0, 9),
+    12: ("Heartbeat", 0, 4),
+    13: ("LeaveGroup", 0, 5),
+    14: ("SyncGroup", 0, 5),
+    15: ("DescribeGroups", 0, 5),
+    16: ("ListGroups", 0, 5),
     18: ("ApiVersions", 0, 4),
     19: ("CreateTopics", 2, 7),
     20: ("DeleteTopics", 1, 6),
@@ -25,9 +34,13 @@ ADVERTISED = {
     33: ("AlterConfigs", 0, 2),
     35: ("DescribeLogDirs", 1, 4),
     37: ("CreatePartitions", 0, 3),
+    42: ("DeleteGroups", 0, 2),
     44: ("IncrementalAlterConfigs", 0, 1),
+    47: ("OffsetDelete", 0, 0),
     60: ("DescribeCluster", 0, 1),
     61: ("DescribeProducers", 0, 0),
+    68: ("ConsumerGroupHeartbeat", 0, 1),
+    69: ("ConsumerGroupDescribe", 0, 1),
     75: ("DescribeTopicPartitions", 0, 0),
 }
 
@@ -37,7 +50,15 @@ FLEXIBLE_FROM = {
     1: 12,
     2: 6,
     3: 9,
+    8: 8,
+    9: 6,
     10: 3,
+    11: 6,
+    12: 4,
+    13: 4,
+    14: 4,
+    15: 5,
+    16: 3,
     18: 3,
     19: 5,
     20: 4,
@@ -48,9 +69,13 @@ FLEXIBLE_FROM = {
     33: 2,
     35: 2,
     37: 2,
+    42: 2,
     44: 1,
+    47: NEVER,
     60: 0,
     61: 0,
+    68: 0,
+    69: 0,
     75: 0,
 }
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from enum import IntEnum
 from typing import Final, NamedTuple
 
+from trioq.wire.kinds import NEVER
 from trioq.wire.schema import Message
 
 
@@ -21,7 +22,15 @@ class ApiKey(IntEnum):
     FETCH = 1
     LIST_OFFSETS = 2
     METADATA = 3
+    OFFSET_COMMIT = 8
+    OFFSET_FETCH = 9
     FIND_COORDINATOR = 10
+    JOIN_GROUP = 11
+    HEARTBEAT = 12
+    LEAVE_GROUP = 13
+    SYNC_GROUP = 14
+    DESCRIBE_GROUPS = 15
+    LIST_GROUPS = 16
     API_VERSIONS = 18
     CREATE_TOPICS = 19
     DELETE_TOPICS = 20
@@ -32,9 +41,13 @@ class ApiKey(IntEnum):
     ALTER_CONFIGS = 33
     DESCRIBE_LOG_DIRS = 35
     CREATE_PARTITIONS = 37
+    DELETE_GROUPS = 42
     INCREMENTAL_ALTER_CONFIGS = 44
+    OFFSET_DELETE = 47
     DESCRIBE_CLUSTER = 60
     DESCRIBE_PRODUCERS = 61
+    CONSUMER_GROUP_HEARTBEAT = 68
+    CONSUMER_GROUP_DESCRIBE = 69
     DESCRIBE_TOPIC_PARTITIONS = 75
 
 
@@ -95,7 +108,15 @@ APIS: Final[Mapping[int, Api]] = dict(
         _api(ApiKey.FETCH, "Fetch", (4, 16), flexible=12),
         _api(ApiKey.LIST_OFFSETS, "ListOffsets", (1, 8), flexible=6),
         _api(ApiKey.METADATA, "Metadata", (0, 13), flexible=9),
+        _api(ApiKey.OFFSET_COMMIT, "OffsetCommit", (2, 9), flexible=8),
+        _api(ApiKey.OFFSET_FETCH, "OffsetFetch", (1, 9), flexible=6),
         _api(ApiKey.FIND_COORDINATOR, "FindCoordinator", (0, 5), flexible=3),
+        _api(ApiKey.JOIN_GROUP, "JoinGroup", (0, 9), flexible=6),
+        _api(ApiKey.HEARTBEAT, "Heartbeat", (0, 4), flexible=4),
+        _api(ApiKey.LEAVE_GROUP, "LeaveGroup", (0, 5), flexible=4),
+        _api(ApiKey.SYNC_GROUP, "SyncGroup", (0, 5), flexible=4),
+        _api(ApiKey.DESCRIBE_GROUPS, "DescribeGroups", (0, 5), flexible=5),
+        _api(ApiKey.LIST_GROUPS, "ListGroups", (0, 5), flexible=3),
         _api(ApiKey.API_VERSIONS, "ApiVersions", (0, 4), flexible=3),
         _api(ApiKey.CREATE_TOPICS, "CreateTopics", (2, 7), flexible=5),
         _api(ApiKey.DELETE_TOPICS, "DeleteTopics", (1, 6), flexible=4),
@@ -106,9 +127,13 @@ APIS: Final[Mapping[int, Api]] = dict(
         _api(ApiKey.ALTER_CONFIGS, "AlterConfigs", (0, 2), flexible=2),
         _api(ApiKey.DESCRIBE_LOG_DIRS, "DescribeLogDirs", (1, 4), flexible=2),
         _api(ApiKey.CREATE_PARTITIONS, "CreatePartitions", (0, 3), flexible=2),
+        _api(ApiKey.DELETE_GROUPS, "DeleteGroups", (0, 2), flexible=2),
         _api(ApiKey.INCREMENTAL_ALTER_CONFIGS, "IncrementalAlterConfigs", (0, 1), flexible=1),
+        _api(ApiKey.OFFSET_DELETE, "OffsetDelete", (0, 0), flexible=NEVER),
         _api(ApiKey.DESCRIBE_CLUSTER, "DescribeCluster", (0, 1), flexible=0),
         _api(ApiKey.DESCRIBE_PRODUCERS, "DescribeProducers", (0, 0), flexible=0),
+        _api(ApiKey.CONSUMER_GROUP_HEARTBEAT, "ConsumerGroupHeartbeat", (0, 1), flexible=0),
+        _api(ApiKey.CONSUMER_GROUP_DESCRIBE, "ConsumerGroupDescribe", (0, 1), flexible=0),
         _api(ApiKey.DESCRIBE_TOPIC_PARTITIONS, "DescribeTopicPartitions", (0, 0), flexible=0),
     )
 )

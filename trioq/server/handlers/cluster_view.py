@@ -21,6 +21,7 @@ _IDEMPOTENT_WRITE = 1 << 12
 TOPIC_OPERATIONS: Final = (
     _READ | _WRITE | _CREATE | _DELETE | _ALTER | _DESCRIBE | _DESCRIBE_CONFIGS | _ALTER_CONFIGS
 )
+GROUP_OPERATIONS: Final = _READ | _DELETE | _DESCRIBE | _DESCRIBE_CONFIGS | _ALTER_CONFIGS
 CLUSTER_OPERATIONS: Final = (
     _CREATE
     | _ALTER
@@ -35,6 +36,11 @@ CLUSTER_OPERATIONS: Final = (
 def topic_operations(asked: bool) -> int:
     """The bits of what the client may do with a topic, or "not asked"."""
     return TOPIC_OPERATIONS if asked else UNKNOWN_OPERATIONS
+
+
+def group_operations(asked: bool) -> int:
+    """The bits of what the client may do with a group, or "not asked"."""
+    return GROUP_OPERATIONS if asked else UNKNOWN_OPERATIONS
 
 
 def cluster_operations(asked: bool) -> int:

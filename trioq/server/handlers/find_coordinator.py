@@ -1,10 +1,9 @@
 """FindCoordinator (key 10), versions 0-5.
 
 Behaviour:
-- this broker, at the address of the client's own listener, for every group: it is alone,
-  so it is the one that coordinates. The APIs of groups themselves are not served or
-  advertised yet: a client that wants them finds that out from the list of APIs, with an
-  error that names what is missing, instead of searching for a coordinator for ever
+- a group: the broker that leads the group's coordination slot, at the address of the
+  client's own listener; COORDINATOR_NOT_AVAILABLE, for which clients ask again, where
+  nobody does or its leader is not live. Every id has a slot, also one that no group can have
 - transactional ids: TRANSACTIONAL_ID_AUTHORIZATION_FAILED, fatal for every client at once
 - other key types: INVALID_REQUEST
 - librdkafka compresses with lz4 only for a broker that serves FindCoordinator 0
@@ -41,47 +40,50 @@ NOWHERE = Endpoint(-1, "", -1, None)
 def handle_find_coordinator(
     ctx: Context, request: Request, message: FindCoordinatorRequest
 ) -> FindCoordinatorResponse:
-    """Answer from the image."""
-    error: KafkaError | None = None
-    here = NOWHERE
-    if message.key_type == TRANSACTION:
-        error = TransactionalIdAuthorizationFailed(
-            "this version of trioq serves idempotent producers, not transactions"
-        )
-    elif message.key_type != GROUP:
-        error = InvalidRequest(f"key type {message.key_type} is not known here")
-    else:
-        try:
-            here = _this_broker(ctx, request)
-        except CoordinatorNotAvailable as unavailable:
-            error = unavailable
-    code, text = (0, None) if error is None else (error.code, str(error))
+    """Answer from the image and from what the coordinator knows of the slots."""
+    error = _refusal(message.key_type)
+    brokers = {one.broker_id: one for one in endpoints(ctx.image, request.connection.listener_name)}
     if request.api_version < FIRST_VERSION_WITH_MANY_KEYS:
+        found = _find(ctx, brokers, message.key, error)
         return FindCoordinatorResponse(
-            error_code=code,
-            error_message=text,
-            node_id=here.broker_id,
-            host=here.host,
-            port=here.port,
+            error_code=found.error_code,
+            error_message=found.error_message,
+            node_id=found.node_id,
+            host=found.host,
+            port=found.port,
         )
     return FindCoordinatorResponse(
-        coordinators=[
-            FindCoordinatorResponseCoordinator(
-                key=key,
-                node_id=here.broker_id,
-                host=here.host,
-                port=here.port,
-                error_code=code,
-                error_message=text,
-            )
-            for key in message.coordinator_keys
-        ]
+        coordinators=[_find(ctx, brokers, key, error) for key in message.coordinator_keys]
     )
 
 
-def _this_broker(ctx: Context, request: Request) -> Endpoint:
-    """Raises CoordinatorNotAvailable while this broker is not registered."""
-    for endpoint in endpoints(ctx.image, request.connection.listener_name):
-        if endpoint.broker_id == ctx.config.node_id:
-            return endpoint
-    raise CoordinatorNotAvailable
+def _refusal(key_type: int) -> KafkaError | None:
+    """What every key of that type is answered with; None for groups."""
+    if key_type == TRANSACTION:
+        return TransactionalIdAuthorizationFailed(
+            "this version of trioq serves idempotent producers, not transactions"
+        )
+    if key_type != GROUP:
+        return InvalidRequest(f"key type {key_type} is not known here")
+    return None
+
+
+def _find(
+    ctx: Context, brokers: dict[int, Endpoint], key: str, error: KafkaError | None
+) -> FindCoordinatorResponseCoordinator:
+    here = NOWHERE
+    if error is None:
+        leader = ctx.groups.leader_of(key)
+        found = None if leader is None else brokers.get(leader)
+        if found is None:
+            error = CoordinatorNotAvailable("the group's coordination slot has no live leader")
+        else:
+            here = found
+    return FindCoordinatorResponseCoordinator(
+        key=key,
+        node_id=here.broker_id,
+        host=here.host,
+        port=here.port,
+        error_code=0 if error is None else error.code,
+        error_message=None if error is None else str(error),
+    )

@@ -117,6 +117,30 @@ def _writes(key: ApiKey, kind: Kind = Kind.TASK, **options: Any) -> Api:
     return Api(key, kind, barrier=True, **options)
 
 
+def _groups() -> Iterable[Api]:
+    """The APIs of groups.
+
+    While JoinGroup or SyncGroup wait, and while members leave, nothing else of the connection
+    is handled, as in Kafka. OffsetFetch comes after the commits that were sent before it;
+    these need not wait for each other, so that one write can carry many.
+    """
+    for key in (ApiKey.JOIN_GROUP, ApiKey.SYNC_GROUP, ApiKey.LEAVE_GROUP):
+        yield Api(key, Kind.INLINE, barrier=True, error_response=_top_level_error(key))
+    yield _reads(ApiKey.HEARTBEAT, Kind.INLINE, error_response=_top_level_error(ApiKey.HEARTBEAT))
+    yield _reads(ApiKey.OFFSET_COMMIT, Kind.INLINE)
+    yield Api(ApiKey.OFFSET_FETCH, Kind.ANSWER, barrier=True)
+    yield _reads(ApiKey.LIST_GROUPS, error_response=_top_level_error(ApiKey.LIST_GROUPS))
+    yield _reads(ApiKey.DESCRIBE_GROUPS)
+    yield _writes(ApiKey.DELETE_GROUPS)
+    yield _writes(ApiKey.OFFSET_DELETE, error_response=_top_level_error(ApiKey.OFFSET_DELETE))
+    yield _reads(
+        ApiKey.CONSUMER_GROUP_HEARTBEAT,
+        Kind.INLINE,
+        error_response=_top_level_error(ApiKey.CONSUMER_GROUP_HEARTBEAT),
+    )
+    yield _reads(ApiKey.CONSUMER_GROUP_DESCRIBE)
+
+
 def served_apis() -> Mapping[int, Api]:
     """The explicit list, by key."""
     return by_key(
@@ -126,6 +150,7 @@ def served_apis() -> Mapping[int, Api]:
             _reads(ApiKey.LIST_OFFSETS),
             _reads(ApiKey.METADATA, Kind.INLINE),
             _reads(ApiKey.FIND_COORDINATOR),
+            *_groups(),
             _reads(
                 ApiKey.API_VERSIONS,
                 Kind.INLINE,
