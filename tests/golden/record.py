@@ -3,7 +3,7 @@
     python -m tests.golden.record
 
 runs confluent-kafka, aiokafka and kafka-python against a stub broker that knows just
-enough to lead them through producing, fetching and admin calls, and writes the first
+enough to lead them through producing, fetching, groups and admin calls, and writes the first
 frame of each (client, API, version) to tests/golden/<client>/<Api>-v<version>.hex.
 Correlation ids, timestamps and ports differ from run to run; nothing else should.
 """
@@ -19,6 +19,12 @@ import uuid
 from pathlib import Path
 from typing import ClassVar
 
+from tests.golden.record_groups import (
+    group_answer,
+    run_aiokafka_groups,
+    run_confluent_groups,
+    run_kafka_python_groups,
+)
 from trioq.wire.api_keys import APIS, ApiKey
 from trioq.wire.framing import response_frame
 from trioq.wire.header import RequestHeader, decode_request_header
@@ -138,7 +144,8 @@ def answer(header: RequestHeader, request: Message, port: int) -> Message | None
             return CreateTopicsResponse(topics=[CreateTopicsResponseTopic(name="created")])
         case ApiKey.DESCRIBE_CONFIGS:
             return DescribeConfigsResponse()
-    return APIS[header.api_key].response_class()
+    in_group = group_answer(header, request, port, TOPIC_ID)
+    return APIS[header.api_key].response_class() if in_group is None else in_group
 
 
 def metadata(version: int, port: int) -> Message:
@@ -206,6 +213,7 @@ def run_confluent(address: str) -> None:
     admin.delete_records([TopicPartition(TOPIC, 0, 5)])
     admin.describe_cluster()
     admin.poll(2)
+    run_confluent_groups(address, TOPIC)
 
 
 async def run_aiokafka(address: str) -> None:
@@ -229,6 +237,7 @@ async def run_aiokafka(address: str) -> None:
     await admin.start()
     await admin.create_topics([NewTopic("created", 3, 1)])
     await admin.close()
+    await run_aiokafka_groups(address, TOPIC)
 
 
 def run_kafka_python(address: str) -> None:
@@ -247,6 +256,7 @@ def run_kafka_python(address: str) -> None:
     admin = KafkaAdminClient(bootstrap_servers=address, client_id="golden")
     admin.create_topics([NewTopic("created", 3, 1)])
     admin.close()
+    run_kafka_python_groups(address, TOPIC)
 
 
 def record() -> None:

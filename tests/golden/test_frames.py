@@ -10,15 +10,23 @@ import pytest
 from trioq.wire.api_keys import APIS
 from trioq.wire.framing import request_frame
 from trioq.wire.header import RequestHeader, decode_request_header
+from trioq.wire.messages.consumer_protocol import decode_assignment, decode_subscription
 from trioq.wire.schema import Message
 
 HERE = Path(__file__).parent
 FRAMES = sorted(HERE.glob("*/*.hex"))
 
 SEEN = {
-    "aiokafka": "ApiVersions-v0 Metadata-v5 InitProducerId-v0 Produce-v7 Fetch-v11 ListOffsets-v3",
-    "confluent-kafka": "ApiVersions-v3 Metadata-v13 InitProducerId-v4 Produce-v10 Fetch-v16",
-    "kafka-python": "ApiVersions-v4 Metadata-v13 InitProducerId-v4 Produce-v9 Fetch-v12",
+    "aiokafka": "ApiVersions-v0 Metadata-v5 InitProducerId-v0 Produce-v7 Fetch-v11 ListOffsets-v3 "
+    "FindCoordinator-v1 JoinGroup-v5 SyncGroup-v3 Heartbeat-v1 LeaveGroup-v1 OffsetCommit-v3 "
+    "OffsetFetch-v3 ListGroups-v1 DescribeGroups-v3",
+    "confluent-kafka": "ApiVersions-v3 Metadata-v13 InitProducerId-v4 Produce-v10 Fetch-v16 "
+    "FindCoordinator-v2 JoinGroup-v5 SyncGroup-v3 Heartbeat-v3 LeaveGroup-v1 OffsetCommit-v9 "
+    "OffsetFetch-v9 ListGroups-v5 DescribeGroups-v5 DeleteGroups-v2 ConsumerGroupHeartbeat-v1 "
+    "ConsumerGroupDescribe-v0",
+    "kafka-python": "ApiVersions-v4 Metadata-v13 InitProducerId-v4 Produce-v9 Fetch-v12 "
+    "FindCoordinator-v5 JoinGroup-v7 SyncGroup-v5 Heartbeat-v4 LeaveGroup-v5 OffsetCommit-v8 "
+    "OffsetFetch-v8 ListGroups-v5 DescribeGroups-v5 DeleteGroups-v2 OffsetDelete-v0",
 }
 """What each client must have been caught sending; guards against an empty recording."""
 
@@ -84,3 +92,46 @@ def test_admin_requests() -> None:
     assert request("confluent-kafka", "CreatePartitions-v2").topics[0].count == 5
     assert request("confluent-kafka", "DeleteTopics-v4").topic_names == ["created"]
     assert request("confluent-kafka", "DeleteRecords-v2").topics[0].partitions[0].offset == 5
+
+
+def test_members_of_groups() -> None:
+    joined = request("confluent-kafka", "JoinGroup-v5")
+    (protocol,) = joined.protocols
+    assert (joined.group_id, joined.protocol_type) == ("golden-group", "consumer")
+    assert protocol.name == "cooperative-sticky"
+    version, subscription = decode_subscription(protocol.metadata)
+    assert (version >= 1, subscription.topics) == (True, ["golden"])
+    for client, name in (("aiokafka", "SyncGroup-v3"), ("kafka-python", "SyncGroup-v5")):
+        (part,) = request(client, name).assignments
+        (topic,) = decode_assignment(part.assignment)[1].assigned_partitions
+        assert (topic.topic, topic.partitions) == ("golden", [0])
+    assert request("kafka-python", "JoinGroup-v7").group_instance_id == "golden-instance"
+    leaving = request("kafka-python", "LeaveGroup-v5").members[0]
+    assert (leaving.member_id, leaving.group_instance_id) == ("", "golden-instance")
+
+
+def test_members_of_groups_of_the_new_protocol() -> None:
+    beat = request("confluent-kafka", "ConsumerGroupHeartbeat-v1")
+    assert (beat.group_id, beat.member_epoch) == ("golden-group", 0)
+    assert beat.subscribed_topic_names == ["golden"]
+    assert beat.member_id
+    assert beat.rebalance_timeout_ms > 0
+    assert beat.topic_partitions == []
+
+
+@pytest.mark.parametrize(
+    ("client", "name"),
+    [
+        ("aiokafka", "OffsetCommit-v3"),
+        ("confluent-kafka", "OffsetCommit-v9"),
+        ("kafka-python", "OffsetCommit-v8"),
+    ],
+)
+def test_commits(client: str, name: str) -> None:
+    committed = request(client, name)
+    (topic,) = committed.topics
+    (partition,) = topic.partitions
+    assert (committed.group_id, topic.name) == ("golden-group", "golden")
+    assert (partition.partition_index, partition.committed_offset) == (0, 3)
+    # confluent-kafka sends the end of its C string too.
+    assert partition.committed_metadata.rstrip("\0") == "note"
