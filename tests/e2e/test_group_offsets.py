@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import confluent_kafka
 import kafka
@@ -16,6 +17,19 @@ from tests.e2e.broker_process import BrokerProcess
 from tests.e2e.clients import Confluent, Kcat
 from tests.e2e.group_process import Member, everything, wait_until_shared
 from tests.e2e.message import Message
+from tests.e2e.raw import RawConnection
+from trioq.wire.api_keys import ApiKey
+from trioq.wire.framing import request_frame
+from trioq.wire.messages.offset_commit import (
+    OffsetCommitRequest,
+    OffsetCommitRequestPartition,
+    OffsetCommitRequestTopic,
+)
+from trioq.wire.messages.offset_fetch import (
+    OffsetFetchRequest,
+    OffsetFetchRequestTopic,
+    OffsetFetchResponse,
+)
 
 StartMember = Callable[..., Member]
 
@@ -126,15 +140,25 @@ def test_offsets_keep_their_metadata_and_leader_epoch(
 def test_commits_and_reads_on_one_connection_are_in_order(
     group_broker: BrokerProcess, written: str
 ) -> None:
-    """Commits that nobody waits for are seen by the read that follows them."""
-    consumer = Confluent.consumer(group_broker.address, **{"group.id": f"{written}-order"})
-    try:
-        for offset in range(1, 4):
-            consumer.commit(offsets=[TopicPartition(written, 0, offset)], asynchronous=True)
-            (found,) = consumer.committed([TopicPartition(written, 0)], timeout=30)
-            assert found.offset == offset
-    finally:
-        consumer.close()
+    """Everything is sent before anything is read: each fetch sees the commit before it."""
+    version, group = 7, f"{written}-order"
+    asked = OffsetFetchRequestTopic(name=written, partition_indexes=[0])
+    fetch = OffsetFetchRequest(group_id=group, topics=[asked])
+    frames: list[Any] = []
+    for offset in range(1, 6):
+        place = OffsetCommitRequestPartition(partition_index=0, committed_offset=offset)
+        topic = OffsetCommitRequestTopic(name=written, partitions=[place])
+        commit = OffsetCommitRequest(group_id=group, topics=[topic])
+        frames += request_frame(ApiKey.OFFSET_COMMIT, version, offset, "raw", commit)
+        frames += request_frame(ApiKey.OFFSET_FETCH, version, -offset, "raw", fetch)
+    with RawConnection(group_broker) as raw:
+        raw.send(b"".join(frames))
+        for offset in range(1, 6):
+            assert int.from_bytes(raw.read_frame()[:4], signed=True) == offset
+            frame = memoryview(raw.read_frame())
+            assert int.from_bytes(frame[:4], signed=True) == -offset
+            answer = OffsetFetchResponse.decode(frame, 5, len(frame), version)
+            assert answer.topics[0].partitions[0].committed_offset == offset
 
 
 def test_groups_are_listed_and_described(

@@ -228,35 +228,6 @@ def test_different_clients_in_one_group(
     wait_until_shared(members, partitions)
 
 
-def test_a_group_moves_to_the_new_protocol_and_back(
-    group_broker: BrokerProcess, topic: str, start_member: StartMember
-) -> None:
-    """Members of both protocols share the partitions meanwhile (KIP-848)."""
-    partitions = create(group_broker, topic)
-    address = group_broker.address
-    admin = AdminClient({"bootstrap.servers": address})
-
-    def member(strategy: str) -> Member:
-        return start_member("confluent", address, topic, topics=[topic], strategy=strategy)
-
-    def group_type() -> str:
-        listed = admin.list_consumer_groups().result(30).valid
-        (found,) = [group.type.name for group in listed if group.group_id == topic]
-        return str(found)
-
-    old = member("cooperative-sticky")
-    wait_until_shared([old], partitions)
-    assert group_type() == "CLASSIC"
-    new = member("consumer")
-    wait_until_shared([old, new], partitions)
-    assert group_type() == "CONSUMER"
-    older = member("cooperative-sticky")
-    wait_until_shared([old, new, older], partitions)
-    new.stop()
-    wait_until_shared([old, older], partitions)
-    assert group_type() == "CLASSIC"
-
-
 @pytest.mark.parametrize("kind", FAMILIES, ids=kind_id)
 def test_subscription_by_pattern(
     group_broker: BrokerProcess, kind: Kind, start_member: StartMember

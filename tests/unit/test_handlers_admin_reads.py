@@ -21,7 +21,6 @@ from trioq.server.handlers.describe_cluster import handle_describe_cluster
 from trioq.server.handlers.describe_configs import handle_describe_configs
 from trioq.server.handlers.describe_producers import handle_describe_producers
 from trioq.server.handlers.describe_topic_partitions import handle_describe_topic_partitions
-from trioq.server.handlers.find_coordinator import handle_find_coordinator
 from trioq.server.handlers.metadata import handle_metadata
 from trioq.storage.producer_entry import ActiveProducer
 from trioq.types import ZERO_TOPIC_ID
@@ -40,7 +39,6 @@ from trioq.wire.messages.describe_topic_partitions import (
     DescribeTopicPartitionsRequestCursor,
     DescribeTopicPartitionsRequestTopic,
 )
-from trioq.wire.messages.find_coordinator import FindCoordinatorRequest
 from trioq.wire.messages.metadata import MetadataRequest, MetadataRequestTopic, MetadataResponse
 
 CONFIG = BrokerConfig.from_mapping({"node.id": "1"})
@@ -350,27 +348,6 @@ def test_another_live_broker_stands_in_for_a_dead_controller() -> None:
 
 
 # ---- FindCoordinator ----
-
-
-@pytest.mark.parametrize("version", range(6))
-def test_find_coordinator(version: int) -> None:
-    def found(key_type: int, ctx: Any) -> list[tuple[int, int, str]]:
-        request: Any = SimpleNamespace(
-            api_version=version, connection=SimpleNamespace(listener_name="OUTSIDE")
-        )
-        message = FindCoordinatorRequest(key_type=key_type, coordinator_keys=["g", "h"])
-        answer = handle_find_coordinator(ctx, request, message)
-        data = memoryview(answer.encode(version))
-        answer = type(answer).decode(data, 0, len(data), version)
-        rows = answer.coordinators if version >= 4 else [answer]
-        assert version < 4 or [one.key for one in rows] == ["g", "h"]
-        return sorted({(one.error_code, one.node_id, one.host) for one in rows})
-
-    ctx = context(image_of())
-    assert found(0, ctx) == [(0, 1, "outside-1")]
-    assert found(1, ctx) == [(53, -1, "")]
-    assert found(2, ctx) == [(42, -1, "")]
-    assert found(0, context(image_of(brokers=(2,)))) == [(15, -1, "")]
 
 
 # ---- DescribeTopicPartitions ----

@@ -83,7 +83,7 @@ def test_a_head_is_what_the_general_decoder_reads(
 
 def test_an_ordinary_head_is_read() -> None:
     for key, flexible_from in FLEXIBLE_FROM.items():
-        for version in {0, flexible_from}:
+        for version in {0, min(flexible_from, 1000)}:  # some never are
             data = memoryview(header_bytes(key, version, -7, "client"))
             head = read_head(Request, data, 0, len(data), FLEXIBLE_FROM)
             assert head is not None

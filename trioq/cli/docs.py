@@ -14,6 +14,7 @@ from trioq.config.loading import SHORT_NAMES
 from trioq.config.table import BROKER_KEYS, TOPIC_KEYS
 from trioq.coordinator.group_phases import TRANSITIONS, GroupPhase
 from trioq.wire.api_keys import APIS
+from trioq.wire.kinds import NEVER
 
 _NOTICE: Final = "<!-- Made by `make docs` from the code: do not edit. -->"
 _DIAGRAM_BEGIN: Final = (
@@ -104,7 +105,7 @@ def protocol_page() -> str:
             api.name,
             _versions(api.implemented_min, api.max_version),
             _versions(api.min_version, api.max_version),
-            str(api.flexible_from),
+            "never" if api.flexible_from == NEVER else str(api.flexible_from),
         )
         for api in sorted(APIS.values(), key=lambda api: api.key)
     ]
