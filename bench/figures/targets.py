@@ -129,6 +129,8 @@ CHECKS: Final[tuple[Check, ...]] = (
     _level_with_mock("Metadata, 200 x 1", 0.8),
     _level_with_mock("ListOffsets, 200 x 1", 0.8),
     _level_with_mock("one record at a time, acks=1", 1.0),
+    _level_with_mock("Heartbeat, 200 x 1", 0.8),
+    Check("OffsetCommit of 10, 200 x 1", "records_per_s", True, fixed(20_000), "offsets/s"),
     Check("latency, 1000 records/s, linger 0", "p50_ms", False, fixed(0.6), "p50 ms"),
     Check("latency, 1000 records/s, linger 0", "p99_ms", False, fixed(5), "p99 ms"),
     Check("latency, 5000 records/s, linger 0", "p50_ms", False, fixed(1.0), "p50 ms"),

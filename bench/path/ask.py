@@ -42,6 +42,8 @@ VERSIONS = {
     ApiKey.CREATE_TOPICS: 4,
     ApiKey.DELETE_TOPICS: 3,
     ApiKey.INIT_PRODUCER_ID: 1,
+    ApiKey.JOIN_GROUP: 2,
+    ApiKey.SYNC_GROUP: 1,
 }
 """The last versions before flexible ones, whose headers differ, or older where peers need it."""
 
@@ -71,9 +73,21 @@ class Asker:
 
     def ask(self, key: ApiKey, request: Message, response_class: type[Response]) -> Response:
         """Send `request` and wait for its response."""
+        self.send(key, request)
+        return self.receive(key, response_class)
+
+    def send(self, key: ApiKey, request: Message) -> None:
+        """Send `request`; `receive` its response, in the order of what was sent."""
         version = VERSIONS[key]
         try:
             self._socket.sendall(request_frame(key, version, request.encode(version)))
+        except OSError as error:
+            raise BenchError(f"{key.name} version {version} cannot be sent: {error}") from error
+
+    def receive(self, key: ApiKey, response_class: type[Response]) -> Response:
+        """Wait for the next response, which is one to `key`."""
+        version = VERSIONS[key]
+        try:
             (length,) = struct.unpack(">i", self._received(4))
             body = memoryview(self._received(length))
             return response_class.decode(body, 4, len(body), version)

@@ -16,7 +16,7 @@ from bench.path.ask import Asker
 from bench.path.client import MODES, ClientWork
 from bench.path.measure import Measured, fill, measure, started, topic_for
 from bench.path.process import BrokerProcess
-from bench.path.work import CASES, CODECS, MB, PAGE_CACHE_BYTES, Work
+from bench.path.work import CASES, CODECS, KINDS, MB, PAGE_CACHE_BYTES, Work
 from bench.peers.peer import Peer
 from bench.peers.registry import PEERS, present
 from bench.plots import plot_rows
@@ -66,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write a report too")
     parser.add_argument("--plots", type=Path, metavar="DIR", help="draw plots too (matplotlib)")
     tuned = parser.add_argument_group("tuning", "one value, or a list: 100,1000,16000")
-    tuned.add_argument("--kind", help="produce, fetch, api_versions, metadata or list_offsets")
+    tuned.add_argument("--kind", help="one of " + ", ".join(KINDS))
     tuned.add_argument("--connections")
     tuned.add_argument("--depth", help="requests in flight on a connection")
     tuned.add_argument(

@@ -75,15 +75,17 @@ class Template(NamedTuple):
         ]
 
 
-def request_frame(api_key: int, version: int, body: bytes) -> bytes:
+def request_frame(
+    api_key: int, version: int, body: bytes, client_id: bytes = CLIENT_ID
+) -> bytes:
     """A frame with correlation id 0 and a header before flexible versions."""
     header = b"".join(
         (
             api_key.to_bytes(2, "big"),
             version.to_bytes(2, "big"),
             (0).to_bytes(CORRELATION_BYTES, "big"),
-            len(CLIENT_ID).to_bytes(2, "big"),
-            CLIENT_ID,
+            len(client_id).to_bytes(2, "big"),
+            client_id,
         )
     )
     return (len(header) + len(body)).to_bytes(LENGTH_PREFIX_BYTES, "big") + header + body

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from bench.errors import BenchError
-from bench.path import frames, loadgen
+from bench.path import frames, loadgen, members
 from bench.path.ask import Asker
 from bench.path.loadgen import Load
 from bench.path.process import BrokerProcess, scratch_directory
@@ -80,6 +80,8 @@ def topic_for(peer: Peer, asker: Asker, work: Work) -> Iterator[str]:
 
 def make_topic(peer: Peer, asker: Asker, topic: str, partitions: int) -> None:
     """A topic that is ready to be written."""
+    if peer.most_partitions and partitions > peer.most_partitions:
+        raise BenchError(f"its topics have no more than {peer.most_partitions} partitions")
     if peer.creates_topics:
         asker.create_topic(topic, partitions)
     else:
@@ -102,6 +104,11 @@ def template_for(
         return frames.metadata_template(topic, work.connections)
     if work.kind == "list_offsets":
         return frames.list_offsets_template(topic, work)
+    if work.kind == "heartbeat":
+        return members.heartbeat_template(members.join_groups(broker, topic, work.connections))
+    if work.kind == "commit":
+        joined = members.join_groups(broker, topic, work.connections)
+        return members.commit_template(topic, work, joined)
     return frames.api_versions_template(work.connections)
 
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-KINDS: Final = ("produce", "fetch", "api_versions", "metadata", "list_offsets", "long_poll")
+KINDS: Final = (
+    *("produce", "fetch", "long_poll"),
+    *("api_versions", "metadata", "list_offsets"),
+    *("heartbeat", "commit"),
+)
 CODECS: Final = ("none", "gzip", "snappy", "lz4", "zstd")
 MB: Final = 1_000_000
 
@@ -102,6 +106,8 @@ CASES: Final[dict[str, Work]] = {
     "ApiVersions, 200 x 1": Work("api_versions", 200),
     "Metadata, 200 x 1": Work("metadata", 200, partitions=4),
     "ListOffsets, 200 x 1": Work("list_offsets", 200, partitions=4),
+    "Heartbeat, 200 x 1": Work("heartbeat", 200),
+    "OffsetCommit of 10, 200 x 1": Work("commit", 200, records=10, partitions=10),
     "latency, 1000 requests/s": produce(4, 256, 1, 100, rate=1000.0),
     "latency, 5000 requests/s": produce(4, 256, 1, 100, rate=5000.0),
 }

@@ -52,6 +52,7 @@ PEER = Peer(
     absent,
     version=lambda: f"confluent-kafka {metadata.version('confluent-kafka')}",
     creates_topics=False,
+    most_partitions=4,
     most_fetched=4,
 )
 

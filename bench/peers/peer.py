@@ -30,6 +30,9 @@ class Peer(NamedTuple):
     is_kept: bool = False
     """It is slow to start and get warm, so one process serves all cases of a run."""
 
+    most_partitions: int = 0
+    """Of a topic; 0: no limit."""
+
     most_fetched: int = 0
     """Requests of 1 MB that it keeps in memory, if that is little. 0: enough."""
 
