@@ -1,10 +1,214 @@
-"""Who leads a partition: decisions without I/O."""
+"""Who leads a partition: decisions without I/O.
+
+A replica of the ISR holds everything that was committed, and so does one of the ELR (the last
+replicas standing, KIP-966), as long as it has not lost what it held. That is judged by broker
+epochs, never by ids alone (SAFETY rules 6 and 9): the state keeps the epoch in which each member
+was known to hold everything, and the same id under a later epoch counts only if that is the next
+one, after a clean stop, with the same log directories.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from enum import Enum
+from typing import NamedTuple
 
 from trioq.metastore.layout import PartitionState
+
+
+class LiveBroker(NamedTuple):
+    """A registered broker. `is_continuous`: it came back from a clean stop with its directories."""
+
+    broker_epoch: int
+    is_continuous: bool
+
+
+class ElectionRules(NamedTuple):
+    """What the topic's configuration says: min.insync.replicas, and whether loss is allowed."""
+
+    min_insync: int = 1
+    unclean: bool = False
+
+
+class LogEnd(NamedTuple):
+    """How far a replica's log reaches; the greatest of several lost the least."""
+
+    leader_epoch: int
+    end_offset: int
+
+
+class Standing(Enum):
+    """What became of a replica that held everything in some broker epoch."""
+
+    SAME = "same"
+    """It is still in that epoch."""
+
+    CONTINUED = "continued"
+    """It stopped cleanly and is back: it holds what it held."""
+
+    LOST = "lost"
+    """It is back, but what it held may be gone."""
+
+    ABSENT = "absent"
+    """It is not registered; what it held is on its disk, as far as anybody knows."""
+
+
+_KEPT = frozenset({Standing.SAME, Standing.CONTINUED})
+
+
+def standing(broker_epoch: int, live: LiveBroker | None) -> Standing:
+    """Of a replica that held everything in `broker_epoch`; `live` is how it is registered now."""
+    if live is None:
+        return Standing.ABSENT
+    if live.broker_epoch == broker_epoch:
+        return Standing.SAME
+    if live.broker_epoch == broker_epoch + 1 and live.is_continuous:
+        return Standing.CONTINUED
+    return Standing.LOST
+
+
+class _Members:
+    """ISR and ELR of a state, each member with its epoch and its standing."""
+
+    def __init__(self, state: PartitionState, live: Mapping[int, LiveBroker]) -> None:
+        self.state = state
+        self.live = live
+        self.epochs = dict(zip(state.elr, state.elr_epochs, strict=True))
+        self.epochs |= dict(zip(state.isr, state.broker_epochs, strict=True))
+        self.standings = {
+            broker: standing(epoch, live.get(broker)) for broker, epoch in self.epochs.items()
+        }
+
+    def kept(self, brokers: Iterable[int]) -> tuple[int, ...]:
+        """Those that are alive and hold everything."""
+        return tuple(broker for broker in brokers if self.standings[broker] in _KEPT)
+
+    def with_isr(self, isr: tuple[int, ...], rules: ElectionRules) -> PartitionState:
+        """The state with this ISR; who left it without losing anything may stay electable."""
+        state = self.state
+        elr = [
+            broker
+            for broker in (*state.elr, *state.isr)
+            if broker not in isr and self.standings[broker] is not Standing.LOST
+        ]
+        if len(isr) >= rules.min_insync:
+            elr = []
+        return state._replace(
+            isr=isr,
+            broker_epochs=tuple(self.live[broker].broker_epoch for broker in isr),
+            elr=tuple(elr),
+            elr_epochs=tuple(self._epoch_of(broker) for broker in elr),
+        )
+
+    def _epoch_of(self, broker: int) -> int:
+        """The epoch in which `broker` holds everything: its present one if it is back."""
+        live = self.live.get(broker)
+        return self.epochs[broker] if live is None else live.broker_epoch
+
+
+def review(
+    state: PartitionState,
+    live: Mapping[int, LiveBroker],
+    rules: ElectionRules,
+    *,
+    logs: Mapping[int, LogEnd] | None = None,
+) -> PartitionState:
+    """The state that follows from who is alive; equal to `state` where nothing must change.
+
+    A leader that is alive in its epoch stays. Else the first of the replicas that are kept of
+    the ISR leads, then of the ELR; then, where `rules.unclean` allows loss, any that is alive.
+    If all of ISR and ELR are back and each may have lost something, the one whose log reaches
+    furthest leads, once `logs` tells of all of them (`must_ask`). Otherwise there is no leader,
+    and ISR and ELR stay as they are, so that the first that is back unharmed leads: an ISR
+    never shrinks to nobody. `partition_epoch` is left alone.
+    """
+    members = _Members(state, live)
+    kept_isr = members.kept(state.isr)
+    if state.leader != -1 and members.standings.get(state.leader) is Standing.SAME:
+        return members.with_isr(kept_isr, rules)
+    if kept_isr:
+        return _led(members.with_isr(kept_isr, rules), _first(state, kept_isr))
+    kept_elr = members.kept(state.elr)
+    if kept_elr:
+        chosen = _first(state, kept_elr)
+        return _led(members.with_isr((chosen,), rules), chosen)
+    chosen = _lossy(state, live, rules, logs)
+    if chosen != -1:
+        alone = state._replace(
+            isr=(chosen,), broker_epochs=(live[chosen].broker_epoch,), elr=(), elr_epochs=()
+        )
+        return _led(alone, chosen)
+    if state.leader == -1:
+        return state
+    return state._replace(leader=-1, leader_epoch=state.leader_epoch + 1, last_leader=state.leader)
+
+
+def must_ask(state: PartitionState, live: Mapping[int, LiveBroker]) -> tuple[int, ...]:
+    """The brokers whose LogEnd `review` needs before it can elect a leader; empty if none.
+
+    Not empty when all that could lead are back and each may have lost something (SAFETY rule 9).
+    """
+    members = _Members(state, live)
+    if state.leader != -1 and members.standings.get(state.leader) is Standing.SAME:
+        return ()
+    standings = members.standings
+    if standings and all(one is Standing.LOST for one in standings.values()):
+        return tuple(standings)
+    return ()
+
+
+def _lossy(
+    state: PartitionState,
+    live: Mapping[int, LiveBroker],
+    rules: ElectionRules,
+    logs: Mapping[int, LogEnd] | None,
+) -> int:
+    """Who leads although something may be lost; -1: nobody."""
+    if not rules.unclean:
+        asked = must_ask(state, live)
+        if not asked or logs is None or not all(broker in logs for broker in asked):
+            return -1
+        alive = asked
+    else:
+        alive = tuple(broker for broker in state.replicas if broker in live)
+    known = logs or {}
+    nothing = LogEnd(-1, -1)
+    ranked = [broker for broker in state.replicas if broker in alive]
+    return max(ranked, key=lambda broker: known.get(broker, nothing), default=-1)
+
+
+def hand_over(
+    state: PartitionState, leaving: int, live: Mapping[int, LiveBroker], rules: ElectionRules
+) -> PartitionState:
+    """The state once `leaving`, which is about to stop, no longer counts.
+
+    Equal to `state` if nobody else could lead: then it stays until it is gone.
+    """
+    if leaving not in state.isr:
+        return state
+    rest = {broker: one for broker, one in live.items() if broker != leaving}
+    without = review(state, rest, rules._replace(unclean=False))
+    return state if without.leader == -1 else without
+
+
+def prefer(state: PartitionState, live: Mapping[int, LiveBroker]) -> PartitionState:
+    """The state with the preferred leader, the first of the replicas, if it is in sync."""
+    first = state.replicas[0]
+    if state.leader in {first, -1}:
+        return state
+    return _led(state, first) if first in _Members(state, live).kept(state.isr) else state
+
+
+def _led(state: PartitionState, leader: int) -> PartitionState:
+    return state._replace(leader=leader, leader_epoch=state.leader_epoch + 1, last_leader=-1)
+
+
+def _first(state: PartitionState, brokers: tuple[int, ...]) -> int:
+    """The most preferred of them."""
+    return min(
+        brokers,
+        key=lambda one: state.replicas.index(one) if one in state.replicas else len(state.replicas),
+    )
 
 
 def first_state(replicas: tuple[int, ...], broker_epochs: Mapping[int, int]) -> PartitionState:
@@ -37,6 +241,7 @@ def state_after_start(state: PartitionState, broker_id: int, broker_epoch: int) 
             isr=(broker_id,),
             broker_epochs=(broker_epoch,),
             elr=(),
+            elr_epochs=(),
             last_leader=-1,
         )
     return state._replace(

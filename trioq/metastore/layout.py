@@ -231,7 +231,8 @@ class PartitionState(NamedTuple):
 
     `leader` is -1 while there is none. `broker_epochs` are those of the members of `isr`,
     in the same order (a leader is always a member). `elr` are the replicas that stay
-    electable outside the ISR, `last_leader` who led when leader became -1.
+    electable outside the ISR (KIP-966), `elr_epochs` the broker epochs in which they left it;
+    `last_leader` is who led when leader became -1.
     `partition_epoch` is the node's version: not part of the value, and what a change is
     compared against.
     """
@@ -246,6 +247,7 @@ class PartitionState(NamedTuple):
     adding: tuple[int, ...] = ()
     removing: tuple[int, ...] = ()
     partition_epoch: int = 0
+    elr_epochs: tuple[int, ...] = ()
 
     def encode(self) -> bytes:
         data: dict[str, Any] = {
@@ -257,6 +259,7 @@ class PartitionState(NamedTuple):
         }
         if self.elr:
             data["elr"] = self.elr
+            data["elr_epochs"] = self.elr_epochs
         if self.last_leader != -1:
             data["last_leader"] = self.last_leader
         if self.adding or self.removing:
@@ -277,6 +280,7 @@ class PartitionState(NamedTuple):
             tuple(data.get("adding", ())),
             tuple(data.get("removing", ())),
             version,
+            tuple(data.get("elr_epochs", ())),
         )
 
 

@@ -1,0 +1,172 @@
+"""Who leads: by what is in the state and who is registered, in which epoch and after what stop."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trioq.controller.election_state import (
+    ElectionRules,
+    LiveBroker,
+    LogEnd,
+    Standing,
+    hand_over,
+    must_ask,
+    prefer,
+    review,
+    standing,
+)
+from trioq.metastore.layout import PartitionState
+
+STATE = PartitionState(1, 5, (1, 2, 3), (10, 20, 30), (1, 2, 3))
+ALL = {1: LiveBroker(10, True), 2: LiveBroker(20, True), 3: LiveBroker(30, True)}
+TWO = ElectionRules(min_insync=2)
+UNCLEAN = ElectionRules(min_insync=2, unclean=True)
+
+
+def without(*gone: int) -> dict[int, LiveBroker]:
+    return {broker: live for broker, live in ALL.items() if broker not in gone}
+
+
+def back(broker: int, epoch: int, *, clean: bool) -> dict[int, LiveBroker]:
+    return {broker: LiveBroker(epoch, clean)}
+
+
+def test_standing_is_told_by_epochs():
+    assert standing(4, None) is Standing.ABSENT
+    assert standing(4, LiveBroker(4, False)) is Standing.SAME
+    assert standing(4, LiveBroker(5, True)) is Standing.CONTINUED
+    assert standing(4, LiveBroker(5, False)) is Standing.LOST
+    # Stopped cleanly last time, but nobody saw how it stopped the time before.
+    assert standing(4, LiveBroker(6, True)) is Standing.LOST
+
+
+def test_nothing_changes_while_all_are_there():
+    assert review(STATE, ALL, TWO) == STATE
+
+
+def test_a_dead_leader_is_followed_by_the_next_in_sync_replica():
+    state = review(STATE, without(1), TWO)
+    assert (state.leader, state.leader_epoch) == (2, 6)
+    assert (state.isr, state.broker_epochs) == ((2, 3), (20, 30))
+    assert state.elr == ()
+
+
+def test_a_dead_follower_leaves_the_isr_and_the_leader_stays():
+    state = review(STATE, without(3), TWO)
+    assert (state.leader, state.leader_epoch, state.isr) == (1, 5, (1, 2))
+
+
+def test_who_leaves_an_isr_that_became_too_small_stays_electable():
+    state = review(STATE, without(2, 3), TWO)
+    assert (state.leader, state.isr) == (1, (1,))
+    assert (set(state.elr), dict(zip(state.elr, state.elr_epochs, strict=True))) == (
+        {2, 3},
+        {2: 20, 3: 30},
+    )
+    # The last one dies too; one of those electable is back from a clean stop, and leads.
+    dead = review(state, {}, TWO)
+    assert (dead.leader, dead.last_leader, dead.leader_epoch, dead.isr) == (-1, 1, 6, (1,))
+    led = review(dead, back(3, 31, clean=True), TWO)
+    assert (led.leader, led.leader_epoch, led.isr, led.broker_epochs) == (3, 7, (3,), (31,))
+    assert set(led.elr) == {1, 2}
+
+
+def test_a_replica_that_may_have_lost_its_tail_is_not_elected_while_another_may_come():
+    state = review(STATE, without(2, 3), TWO)
+    dead = review(state, {}, TWO)
+    waiting = review(dead, back(2, 21, clean=False), TWO)
+    assert waiting == dead
+    assert must_ask(dead, back(2, 21, clean=False)) == ()
+
+
+def test_when_all_lost_something_the_longest_log_leads():
+    dead = review(review(STATE, without(2, 3), TWO), {}, TWO)
+    live = {broker: LiveBroker(epoch, False) for broker, epoch in {1: 11, 2: 21, 3: 31}.items()}
+    assert set(must_ask(dead, live)) == {1, 2, 3}
+    assert review(dead, live, TWO) == dead
+    partly = {1: LogEnd(5, 90), 2: LogEnd(5, 100)}
+    assert review(dead, live, TWO, logs=partly) == dead
+    led = review(dead, live, TWO, logs=partly | {3: LogEnd(4, 500)})
+    assert (led.leader, led.isr, led.broker_epochs, led.elr) == (2, (2,), (21,), ())
+
+
+def test_a_leader_that_bounced_leads_only_under_a_new_epoch():
+    """SAFETY rule 6: the same id in a later broker epoch."""
+    clean = review(STATE, ALL | back(1, 11, clean=True), TWO)
+    assert (clean.leader, clean.leader_epoch) == (1, 6)
+    assert clean.broker_epochs == (11, 20, 30)
+    unclean = review(STATE, ALL | back(1, 11, clean=False), TWO)
+    assert (unclean.leader, unclean.leader_epoch, unclean.isr) == (2, 6, (2, 3))
+
+
+def test_unclean_election_only_where_it_is_allowed():
+    dead = review(STATE, without(1, 2, 3), TWO)
+    live = back(4, 1, clean=True) | back(3, 35, clean=False)
+    assert review(dead, live, TWO).leader == -1
+    led = review(dead, live, UNCLEAN)
+    assert (led.leader, led.isr, led.elr) == (3, (3,), ())
+
+
+def test_an_isr_never_shrinks_to_nobody():
+    dead = review(STATE, {}, ElectionRules())
+    assert dead.isr == STATE.isr
+    assert review(dead, {}, ElectionRules()) == dead
+
+
+def test_a_broker_that_stops_hands_over_first():
+    state = hand_over(STATE, 1, ALL, TWO)
+    assert (state.leader, state.leader_epoch, state.isr) == (2, 6, (2, 3))
+    assert hand_over(STATE, 3, ALL, TWO).isr == (1, 2)
+    alone = PartitionState(1, 0, (1,), (10,), (1,))
+    assert hand_over(alone, 1, ALL, ElectionRules()) == alone
+
+
+@pytest.mark.parametrize(
+    ("leader", "isr", "expected"), [(2, (1, 2), 1), (2, (2, 3), 2), (1, (1,), 1)]
+)
+def test_the_preferred_leader_leads_when_it_is_in_sync(leader, isr, expected):
+    epochs = tuple(ALL[broker].broker_epoch for broker in isr)
+    state = STATE._replace(leader=leader, isr=isr, broker_epochs=epochs)
+    assert prefer(state, ALL).leader == expected
+
+
+brokers = st.dictionaries(
+    st.integers(1, 4), st.builds(LiveBroker, st.integers(9, 12), st.booleans()), max_size=4
+)
+
+
+@given(
+    histories=st.lists(brokers, max_size=8),
+    min_insync=st.integers(1, 3),
+    unclean=st.booleans(),
+)
+def test_any_history_keeps_the_rules(histories, min_insync, unclean):
+    rules = ElectionRules(min_insync, unclean)
+    state = PartitionState(1, 5, (1, 2, 3), (10, 10, 10), (1, 2, 3))
+    for live in histories:
+        before, state = state, review(state, live, rules)
+        assert review(state, live, rules) == state, "a second look changes nothing"
+        assert state.isr
+        assert set(state.isr).isdisjoint(state.elr)
+        assert len(state.elr) == len(state.elr_epochs)
+        if state.leader != -1:
+            assert state.leader in state.isr
+            assert state.leader in live
+            # Rule 6: whoever leads or counts does so in the epoch it has now.
+            for broker, epoch in zip(state.isr, state.broker_epochs, strict=True):
+                assert live[broker].broker_epoch == epoch
+        assert (state.leader == before.leader) == (state.leader_epoch == before.leader_epoch) or (
+            state.leader_epoch == before.leader_epoch + 1
+        )
+        if not unclean and state.leader != -1 and state.leader != before.leader:
+            kept = {
+                broker
+                for broker, epoch in (
+                    *zip(before.isr, before.broker_epochs, strict=True),
+                    *zip(before.elr, before.elr_epochs, strict=True),
+                )
+                if standing(epoch, live.get(broker)) in {Standing.SAME, Standing.CONTINUED}
+            }
+            assert state.leader in kept
