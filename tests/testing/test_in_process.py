@@ -12,6 +12,7 @@ import threading
 from pathlib import Path
 
 import aiokafka
+import confluent_kafka
 import pytest
 import trio
 
@@ -199,6 +200,63 @@ def test_acknowledged_records_survive_many_crashes():
             broker.crash()
             broker.start()
         assert values(broker, topic) == [b"0", b"1", b"2", b"3"]
+
+
+def test_nothing_is_acknowledged_that_a_crash_in_the_middle_loses():
+    with InProcessBroker() as broker:
+        topic = broker.create_topic(partitions=3)
+        acknowledged = set()
+        for first in range(0, 80_000, 20_000):
+            writer = Writer(broker.address, topic, first)
+            with writer:
+                while writer.is_busy and len(writer.acknowledged) < 300:
+                    writer.turn.wait(0.001)
+                broker.crash()
+            acknowledged |= writer.acknowledged
+            broker.start()
+            assert acknowledged <= set(values(broker, topic))
+        assert len(acknowledged) >= 1000
+
+
+class Writer:
+    """Writes numbers without retries, in a thread, until the broker is gone."""
+
+    def __init__(self, address, topic, first):
+        self.acknowledged = set()
+        self.turn = threading.Event()
+        self._topic = topic
+        self._first = first
+        self._thread = threading.Thread(target=self._run)
+        self._is_over = False
+        self._producer = confluent_kafka.Producer(
+            {"bootstrap.servers": address, "log_level": 0, "linger.ms": 0, "acks": 1, "retries": 0}
+        )
+
+    @property
+    def is_busy(self):
+        return self._thread.is_alive()
+
+    def _run(self):
+        for number in range(self._first, self._first + 20_000):
+            self._producer.produce(self._topic, b"%d" % number, on_delivery=self._delivered)
+            self._producer.poll(0)
+            if self._is_over:
+                break
+        self._producer.flush(0.2)
+
+    def _delivered(self, error, message):
+        if error is None:
+            self.acknowledged.add(message.value())
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._is_over = True
+        self._thread.join()
+        self._producer.purge()
+        self._producer.flush(1)
 
 
 def test_settings_are_the_brokers():

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import gc
+import pickle
 import struct
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given, settings
@@ -351,6 +354,39 @@ def test_bytes_that_change_under_a_view_break_nothing():
     with pytest.raises(InvalidRecord, match="changed"):
         view.values()
     assert len(kept.value) == 2
+
+
+@pytest.mark.parametrize("codec", [Codec.NONE, Codec.GZIP])
+def test_large_batches_are_opened_by_several_threads(codec):
+    """Checking them releases the interpreter lock, so that the threads meet."""
+    values = [bytes([number % 256]) * 1000 for number in range(300)]
+    data = build_batch([NewRecord(1, None, value) for value in values], codec=codec)
+    (view,) = read(data).batches
+    with ThreadPoolExecutor(4) as pool:
+        found = [pool.submit(call) for call in (view.values, view.open, view.values, view.open)]
+        assert [one.result() for one in found] == [values, None, values, None]
+    assert view.values() == values
+
+
+def test_records_are_not_copied_to_other_processes():
+    (record,) = read(build_batch(records(1))).batches[0]
+    for one in (record, record.batch):
+        for call in (pickle.dumps, copy.copy, copy.deepcopy):
+            with pytest.raises(TypeError, match="cannot be copied or pickled"):
+                call(one)
+
+
+@pytest.mark.parametrize("cls", [Record, RecordBatchView])
+def test_empty_ones_break_nothing(cls):
+    empty = cls.__new__(cls)
+    for name in dir(cls):
+        if not name.startswith("__") or name in {"__len__", "__iter__", "__repr__"}:
+            try:
+                value = getattr(empty, name)
+                if callable(value):
+                    value()
+            except AttributeError:
+                continue
 
 
 def test_nobody_else_makes_them():

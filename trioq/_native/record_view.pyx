@@ -1,9 +1,11 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, embedsignature=True
+# cython: nonecheck=True
 """Fetched batches and their records, opened when touched; the contract is in record_view.pyi.
 
 The bytes are held by a buffer (`_Bytes`) for as long as something points into it, so that every
 pointer stays valid. Every read is bounded (see record_parse.pxd), each time it is done: nothing
-breaks if the bytes change against the contract.
+breaks if the bytes change against the contract. Attributes that are None, in an object that was
+made by `__new__` alone, are AttributeErrors (nonecheck).
 """
 
 cimport cython
@@ -148,6 +150,9 @@ cdef class RecordBatchView:
 
     def __init__(self):
         raise TypeError("a RecordBatchView comes from read_batches")
+
+    def __reduce__(self):
+        raise TypeError("a RecordBatchView cannot be copied or pickled: take its values")
 
     @classmethod
     def __class_getitem__(cls, item):
@@ -370,6 +375,9 @@ cdef class Record:
 
     def __init__(self):
         raise TypeError("a Record comes from a RecordBatchView")
+
+    def __reduce__(self):
+        raise TypeError("a Record cannot be copied or pickled: take its key and value")
 
     @classmethod
     def __class_getitem__(cls, item):

@@ -49,6 +49,7 @@ class Dispatcher:
         "_apis",
         "_counters",
         "_ctx",
+        "_limits",
         "_max_parked_bytes",
         "_max_parked_requests",
         "lane",
@@ -60,10 +61,17 @@ class Dispatcher:
         self._ctx = ctx
         self._apis = apis
         self._counters = counters
+        self._limits = limits
         self._max_parked_requests = limits.max_parked_requests
         self._max_parked_bytes = limits.max_parked_bytes
         self.lane = _open_lane(ctx, apis, limits)
         """Tried before `dispatch`, by the receiver."""
+
+    def reopen_lane(self) -> None:
+        """Make another lane: the table of APIs has changed."""
+        before = self.lane
+        self.lane = _open_lane(self._ctx, self._apis, self._limits)
+        self.lane.requests = before.requests
 
     def has_room(self, connection: Connection) -> bool:
         """True if the connection's requests that wait already allow one more."""

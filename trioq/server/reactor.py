@@ -144,6 +144,11 @@ class Reactor(PassQueue):
             else:
                 await self._late.park()
 
+    def apis_changed(self) -> None:
+        """The table of APIs is another from the next request on."""
+        self._dispatcher.reopen_lane()
+        self._receiver.use_lane()
+
     # -- called by connections
 
     def expect(self, connection: Connection) -> None:

@@ -59,6 +59,10 @@ class Receiver(Intake):
         self._counters = reactor.counters
         self._max_frame_bytes = reactor.limits.max_frame_bytes
 
+    def use_lane(self) -> None:
+        """Go on with the dispatcher's lane, which is another than before."""
+        self._lane = self._dispatcher.lane
+
     def serve(self, ready: list[Connection], end_s: float) -> list[Connection]:
         """Serve within the budget of bytes and time.
 

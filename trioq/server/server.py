@@ -39,9 +39,8 @@ class Server:
         self, ctx: Context, *, limits: Limits | None = None, apis: Mapping[int, Api] | None = None
     ) -> None:
         self.limits = limits or Limits.of(ctx.config)
-        self.apis = dict(served_apis() if apis is None else apis)
-        """What is served, by key; a test may put another Api in place of one (on the loop)."""
-        self.reactor = Reactor(ctx, self.apis, self.limits)
+        self._apis = dict(served_apis() if apis is None else apis)
+        self.reactor = Reactor(ctx, self._apis, self.limits)
         self.listeners: list[BoundListener] = []
         self._ctx = ctx
         self._sweeper = Sweeper(self.reactor, self.limits, ctx.clock)
@@ -124,6 +123,16 @@ class Server:
                 connection.close("the broker stops", Ending.NORMAL)
             await trio.lowlevel.checkpoint()
         await reactor.wait_no_connections()
+
+    def replace_api(self, api: Api) -> Api | None:
+        """Serve `api` in place of the one of its key, which is returned; None, and nothing done,
+        where that key is not served. For tests.
+        """
+        before = self._apis.get(api.key)
+        if before is not None:
+            self._apis[api.key] = api
+            self.reactor.apis_changed()
+        return before
 
     def drop(self) -> None:
         """Cut all clients off as the end of the process would: no answer leaves any more.

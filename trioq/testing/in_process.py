@@ -148,7 +148,7 @@ class InProcessBroker(BrokerUnderTest):
         """
         key = _api_key(api)
         life = self._running()
-        life.call(lambda: refuse_next(life.broker.server.apis, key, error, times))
+        life.call(lambda: refuse_next(life.broker.server, key, error, times))
 
     def _running(self) -> _Life:
         life = self._life

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from trioq.errors import RebootstrapRequired
@@ -16,6 +16,7 @@ from trioq.wire.messages.produce import ProduceRequest
 if TYPE_CHECKING:
     from trioq.errors import KafkaError
     from trioq.server.context import Context, Request
+    from trioq.server.server import Server
     from trioq.server.slot import Slot
     from trioq.wire.schema import Message, Struct
 
@@ -48,31 +49,32 @@ _NESTED_FIRST: Final = frozenset({ApiKey.FETCH})
 """The error on top is about sessions: it is for requests that name no partition."""
 
 
-def refuse_next(
-    apis: MutableMapping[int, Api], key: ApiKey, error: type[KafkaError], times: int
-) -> None:
-    """Put an Api that refuses `times` requests in the place of the one in `apis`.
+def refuse_next(server: Server, key: ApiKey, error: type[KafkaError], times: int) -> None:
+    """Have `server` refuse the next `times` requests of an API, then serve it again.
 
-    The original comes back with the last. A plain call on the loop of whoever serves `apis`.
+    A plain call on the loop of the server.
     """
-    current = apis.get(key)
+    refusing = _RefusingApi(server, key, error, times)
+    current = server.replace_api(refusing)
     if current is None:
         raise ValueError(f"the broker does not serve {key.name}")
-    served = current.served if isinstance(current, _RefusingApi) else current
-    apis[key] = served if times <= 0 else _RefusingApi(apis, served, error, times)
+    refusing.served = current.served if isinstance(current, _RefusingApi) else current
+    refusing.is_barrier = refusing.served.is_barrier
+    if times <= 0:
+        server.replace_api(refusing.served)
 
 
 class _RefusingApi(Api):
     """Answers with an error a number of times."""
 
-    __slots__ = ("_apis", "_error", "_left", "served")
+    __slots__ = ("_error", "_left", "_server", "served")
 
-    def __init__(
-        self, apis: MutableMapping[int, Api], served: Api, error: type[KafkaError], times: int
-    ) -> None:
-        super().__init__(served.key, Kind.INLINE, barrier=served.is_barrier, handler=self._refuse)
-        self.served = served
-        self._apis = apis
+    served: Api
+    """What it stands in for."""
+
+    def __init__(self, server: Server, key: ApiKey, error: type[KafkaError], times: int) -> None:
+        super().__init__(key, Kind.INLINE, barrier=False, handler=self._refuse)
+        self._server = server
         self._error = error
         self._left = times
 
@@ -87,7 +89,7 @@ class _RefusingApi(Api):
             return served
         self._left -= 1
         if self._left <= 0:
-            self._apis[self.key] = self.served
+            self._server.replace_api(self.served)
         if isinstance(message, ProduceRequest) and message.acks == 0:
             slot.close(f"refused by the test: {self._error.kafka_name}")
             return None
@@ -163,10 +165,10 @@ class _Mirror:
 
 
 def _name_element(fields: Iterable[Field], asked: object, values: dict[str, object]) -> None:
-    """An element of an array of names or numbers goes to the first field that takes one."""
+    """An element of an array of names or numbers goes to the field that identifies the answer."""
     wanted = STRING if isinstance(asked, str) else INT32
     for field in fields:
-        if field.kind == wanted:
+        if field.kind == wanted and field.name in _IDENTITIES:
             values[field.name] = asked
             return
 
