@@ -13,7 +13,7 @@ COMMANDS = {
     "path": ("bench.path.command", "one broker under the load that is asked for (the default)"),
     "figures": ("bench.figures.command", "the whole table: targets, floors and peers side by side"),
     "growth": ("bench.growth", "what partitions and connections cost, from 1 to 5,000"),
-    "micro": ("bench.micro.command", "CRC, batches and wire messages alone (pyperf)"),
+    "micro": ("bench.micro.command", "CRC, batches, wire messages and groups alone (pyperf)"),
     "compare": ("bench.compare", "what has changed between two reports"),
     "plot": ("bench.plot_command", "draw the plots of a report"),
 }

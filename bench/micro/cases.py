@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, NamedTuple
 
+from bench.micro.group_cases import MEMBERS, PARTITIONS, GroupRebalance
 from trioq._native import batch as native
 from trioq._native.crc32c import crc32c
 from trioq.record.builder import build_batch
@@ -57,7 +58,7 @@ class MicroCase(NamedTuple):
 
 def cases() -> list[MicroCase]:
     """Ours, and those of the other packages that are installed."""
-    return [*_crc_cases(), *_batch_cases(), *_wire_cases()]
+    return [*_crc_cases(), *_batch_cases(), *_wire_cases(), *_group_cases()]
 
 
 def _crc_cases() -> list[MicroCase]:
@@ -168,6 +169,19 @@ def _aiokafka_cases(shape: str, values: list[bytes], batch: bytes) -> list[Micro
             ("fetch", fetch),
             ("fetch in bulk", fetch),
         )
+    ]
+
+
+def _group_cases() -> list[MicroCase]:
+    shape = f"{MEMBERS} members x {PARTITIONS:,} partitions"
+    stored = GroupRebalance(MEMBERS, PARTITIONS, is_stored=True)
+    alone = GroupRebalance(MEMBERS, PARTITIONS, is_stored=False)
+    large = GroupRebalance(20 * MEMBERS, 20 * PARTITIONS, is_stored=False)
+    return [
+        MicroCase(f"rebalance {shape}", "trioq", stored.run),
+        MicroCase(f"rebalance {shape}, nothing written", "trioq", alone.run),
+        MicroCase("rebalance of 20 times as many, nothing written", "trioq", large.run),
+        MicroCase(f"{MEMBERS} heartbeats in the group's state", "trioq", alone.heartbeats),
     ]
 
 

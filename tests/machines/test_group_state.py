@@ -190,6 +190,17 @@ def test_a_new_member_waits_no_longer_than_five_minutes():
     assert group.member_ids() == {first}
 
 
+def test_a_member_that_rejoins_waits_as_long_as_it_takes():
+    group = Group()
+    long = {"rebalance_timeout_ms": 900_000}
+    first, second = group.stable(2, **long)
+    waiter = group.join(first, **long)
+    group.pass_time(600, second)
+    assert waiter not in group.answers
+    group.join(second, **long)
+    assert group.joined(waiter).generation == group.state.generation
+
+
 def test_who_does_not_rejoin_in_time_is_out():
     group = Group()
     first, second = group.stable(2)

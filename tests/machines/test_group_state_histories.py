@@ -431,6 +431,7 @@ class GroupHistory(RuleBasedStateMachine):
                 assert group._phase_end_s == math.inf
             case GroupPhase.PREPARING_REBALANCE:
                 assert not any(member.sync_waiter for member in members)
+                assert not group._pending_sync
                 assert group._phase_end_s < math.inf
             case GroupPhase.COMPLETING_REBALANCE:
                 assert not any(member.join_waiter for member in members)

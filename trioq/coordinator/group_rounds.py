@@ -225,10 +225,9 @@ class GroupRounds:
     # Members and their waiters.
 
     def _remove(self, member: GroupMember, error: KafkaError, effects: list[Effect]) -> None:
-        """Take a member out; who still waits for it is told `error`."""
+        """Take a member out; who still waits for it is told `error`. `_after_removal` follows."""
         self._answer_join(member, error, effects)
         self._answer_sync(member, error, None, effects)
-        self._pending_sync.discard(member.member_id)
         self._sessions.forget(member.member_id)
         self._members.remove(member)
 
