@@ -69,6 +69,7 @@ class ClassicClient:
         self.protocol = "range" if eager else "cooperative-sticky"
         self.must_join = True
         self.joined_protocol: str | None = None
+        self.ids: dict[str, TopicId] = {}
 
     def request(self, **changes: Any) -> JoinRequest:
         metadata = subscription(*self.names, owned=self.owned, version=0 if self.eager else 1)
@@ -124,6 +125,7 @@ class ClassicClient:
             return result
         _, content = decode_assignment(result.assignment)
         given = {(t.topic, p) for t in content.assigned_partitions for p in t.partitions}
+        self.ids = {name: topic_id for name in self.names if (topic_id := bench.topics.id_of(name))}
         self.must_join = not self.owned <= given  # tells others that it gave something up
         self.owned = given
         return result
@@ -152,5 +154,5 @@ class ClassicClient:
             self.member_id = ""
 
     def owned_ids(self) -> set[tuple[TopicId, int]]:
-        ids = ((self.bench.topics.id_of(name), p) for name, p in self.owned)
-        return {(topic_id, p) for topic_id, p in ids if topic_id is not None}
+        """What it owns, by the ids that its topics had when it was given them."""
+        return {(self.ids[name], p) for name, p in self.owned if name in self.ids}
