@@ -10,7 +10,7 @@ from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tests.machines.classic_member_support import ClassicClient
 from tests.machines.consumer_group_support import Bench, Client, FakeTopics, pairs
@@ -57,6 +57,20 @@ class Histories(RuleBasedStateMachine):
         self.clients: list[Client | ClassicClient] = []
         self.crashed: list[Client | ClassicClient] = []
         self.names = 0
+
+    @initialize(
+        kinds=st.lists(st.sampled_from(["lazy", "prompt", "classic"]), min_size=2, max_size=4)
+    )
+    def begin(self, kinds: list[str]) -> None:
+        """A group that works; one of the consumer protocol comes first."""
+        self.start(frozenset(["orders"]), None, kinds[0] == "lazy", static=True, assignor=None)
+        for kind in kinds[1:]:
+            if kind == "classic":
+                self.start_classic(frozenset(["orders", "payments"]), eager=False, static=False)
+            else:
+                self.start(frozenset(["orders"]), None, kind == "lazy", static=False, assignor=None)
+        for _ in range(3):
+            self.beat_all()
 
     # Clients come and go.
 
@@ -170,11 +184,12 @@ class Histories(RuleBasedStateMachine):
     def written_now(self) -> Any:
         return self.bench.group.snapshot()
 
-    @rule(index=indices)
-    def beat(self, index: int) -> None:
-        client = self.pick(index)
-        if client is not None:
-            self.beat_client(client)
+    @rule(order=st.lists(indices, min_size=1, max_size=6))
+    def beat(self, order: list[int]) -> None:
+        for index in order:
+            client = self.pick(index)
+            if client is not None:
+                self.beat_client(client)
 
     @rule()
     def beat_all(self) -> None:
