@@ -184,7 +184,7 @@ class Client:
                 if lost:
                     self.lost.append(partitions)
                 self.reading -= partitions
-                machine.revoked()
+                machine.revoked(partitions)
             case Assign(added, owned):
                 assert not added & self.reading
                 self.reading |= added

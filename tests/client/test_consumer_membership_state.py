@@ -105,7 +105,7 @@ class Client:
         match machine.next_step(self.now_s):
             case Revoke(partitions, _):
                 self.reading -= partitions
-                machine.revoked()
+                machine.revoked(partitions)
             case Assign(added, owned):
                 self.reading |= added
                 machine.assigned()
@@ -213,6 +213,12 @@ TestGroups = Groups.TestCase
 # ---- single members, step by step ---------------------------------------------------------
 
 
+def give_up(machine: ConsumerMembership) -> None:
+    step = machine.next_step(0)
+    assert isinstance(step, Revoke)
+    machine.revoked(step.partitions)
+
+
 def member(**arguments: Any) -> ConsumerMembership:
     machine = ConsumerMembership(MembershipSettings("g", **arguments), "uniform", member_id="me")
     machine.subscribe(frozenset({"t"}))
@@ -266,7 +272,7 @@ def test_what_is_gone_from_the_target_is_revoked_before_the_rest_is_taken() -> N
     machine.next_heartbeat(1)
     answered(machine, 2, as_target([(ID, [1, 2])]))
     assert machine.next_step(0) == Revoke(frozenset({T0}), lost=False)
-    machine.revoked()
+    give_up(machine)
     assert machine.next_step(0) == Assign(frozenset({T2}), frozenset({T1, T2}))
     machine.assigned()
     assert machine.next_heartbeat(0) == ConsumerHeartbeat("me", 2, owned=((ID, (1, 2)),))
@@ -299,7 +305,7 @@ def test_whoever_is_fenced_loses_all_and_joins_again(error: KafkaError, source: 
         machine.commit_refused(1, error)
     assert machine.next_heartbeat(1e9) is None, "not while it still reads"
     assert machine.next_step(0) == Revoke(frozenset({T0, T1}), lost=True)
-    machine.revoked()
+    give_up(machine)
     heartbeat = machine.next_heartbeat(0)
     assert heartbeat is not None
     assert (heartbeat.member_epoch, heartbeat.owned) == (0, ())
@@ -319,7 +325,7 @@ def test_what_cannot_be_mended_ends_the_membership() -> None:
     error = GroupMaxSizeReached()
     machine.heartbeat_failed(error, 1)
     assert machine.next_step(0) == Revoke(frozenset({T0}), lost=True)
-    machine.revoked()
+    give_up(machine)
     assert machine.next_step(0) == Failed(error)
     assert machine.heartbeat_at_s() == NEVER_S
 
@@ -329,7 +335,7 @@ def test_leaving_says_so_and_revokes(instance: str | None, epoch: int) -> None:
     machine = settled(0, instance_id=instance)
     assert machine.leave() == ConsumerHeartbeat("me", epoch, instance)
     assert machine.next_step(0) == Revoke(frozenset({T0}), lost=False)
-    machine.revoked()
+    give_up(machine)
     assert machine.next_step(0) == Wait(NEVER_S)
     assert machine.leave() is None
     machine.return_to_group()

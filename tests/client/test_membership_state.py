@@ -144,6 +144,12 @@ TestGroups = Groups.TestCase
 # ---- single members, step by step ---------------------------------------------------------
 
 
+def give_up(machine: ClassicMembership) -> None:
+    step = machine.next_step(0)
+    assert isinstance(step, Revoke)
+    machine.revoked(step.partitions)
+
+
 def member(*names: str, topics: frozenset[str] = TOPICS, **arguments: object) -> ClassicMembership:
     values = {"heartbeat_interval_ms": 3000, "retry_backoff_ms": 100, **arguments}
     machine = ClassicMembership(
@@ -257,7 +263,7 @@ def test_an_eager_member_gives_all_up_before_it_rejoins() -> None:
     machine.heartbeat_answered(Heartbeat(1, "me"), RebalanceInProgress())
     assert machine.next_step(0) == Revoke(frozenset({T0, T1}), lost=False)
     assert machine.next_heartbeat(10) == Heartbeat(1, "me"), "still alive while it gives up"
-    machine.revoked()
+    give_up(machine)
     step = machine.next_step(0)
     assert isinstance(step, Join)
     assert read_member_metadata(step.protocols[0][1]).owned == ()
@@ -272,7 +278,7 @@ def test_a_cooperative_member_keeps_all_and_rejoins_after_giving_up() -> None:
     assert (set(metadata.owned), metadata.generation) == ({T0, T1}, 1)
     run_join(machine, T1, generation=2, protocol="cooperative-sticky")
     assert machine.next_step(0) == Revoke(frozenset({T0}), lost=False)
-    machine.revoked()
+    give_up(machine)
     assert machine.next_step(0) == Assign(frozenset(), frozenset({T1}))
     machine.assigned()
     assert isinstance(machine.next_step(0), Join)
@@ -284,7 +290,7 @@ def test_a_cooperative_member_gives_up_topics_that_it_left() -> None:
     machine = settled("cooperative-sticky")
     machine.subscribe(frozenset({"u"}))
     assert machine.next_step(0) == Revoke(frozenset({T0, T1}), lost=False)
-    machine.revoked()
+    give_up(machine)
     assert isinstance(machine.next_step(0), Join)
 
 
@@ -303,7 +309,7 @@ def test_whoever_is_forgotten_has_lost_everything(
     else:
         machine.request_rejoin("test")
         if isinstance(machine.next_step(0), Revoke):
-            machine.revoked()
+            give_up(machine)
             owned = frozenset()
         machine.next_step(0)
         machine.joining()
@@ -314,7 +320,7 @@ def test_whoever_is_forgotten_has_lost_everything(
             machine.sync_failed(error, 0)
     if owned:
         assert machine.next_step(0) == Revoke(owned, lost=True)
-        machine.revoked()
+        give_up(machine)
     join = machine.next_step(0)
     assert isinstance(join, Join)
     assert join.member_id == ("" if isinstance(error, UnknownMemberId) else "me")
@@ -350,7 +356,7 @@ def test_what_cannot_be_mended_ends_the_membership(error: KafkaError) -> None:
     machine = settled()
     machine.heartbeat_answered(Heartbeat(1, "me"), error)
     assert machine.next_step(0) == Revoke(frozenset({T0, T1}), lost=True)
-    machine.revoked()
+    give_up(machine)
     assert machine.next_step(0) == Failed(error)
     assert machine.next_heartbeat(1e9) is None
 
@@ -401,7 +407,7 @@ def test_heartbeats_come_when_due_and_only_for_members() -> None:
     assert machine.next_heartbeat(3.1) is None
     machine.request_rejoin("test")
     machine.next_step(3.1)
-    machine.revoked()
+    give_up(machine)
     machine.next_step(3.1)
     machine.joining()
     assert machine.next_heartbeat(100) is None
@@ -411,7 +417,7 @@ def test_leaving_revokes_and_returning_joins_anew() -> None:
     machine = settled()
     assert machine.leave()
     assert machine.next_step(0) == Revoke(frozenset({T0, T1}), lost=False)
-    machine.revoked()
+    give_up(machine)
     assert machine.next_step(0) == Wait(NEVER_S)
     machine.return_to_group()
     join = machine.next_step(0)
@@ -431,7 +437,7 @@ def test_a_member_that_does_not_poll_loses_all_and_leaves() -> None:
     machine = settled()
     assert machine.poll_expired() == "me"
     assert machine.next_step(0) == Revoke(frozenset({T0, T1}), lost=True)
-    machine.revoked()
+    give_up(machine)
     assert machine.next_step(0) == Wait(NEVER_S)
 
 

@@ -210,11 +210,12 @@ class ConsumerMembership:
 
     # ---- what was done ----------------------------------------------------------------
 
-    def revoked(self) -> None:
-        """The partitions of Revoke are given up."""
-        self.owned -= self._revoking
-        self._revoking = frozenset()
-        self._lost = False
+    def revoked(self, partitions: frozenset[TopicPartition]) -> None:
+        """The partitions of Revoke are given up; what was lost meanwhile comes as another."""
+        self.owned -= partitions
+        self._revoking -= partitions
+        if not self._revoking:
+            self._lost = False
         self._urgent = True
 
     def assigned(self) -> None:

@@ -216,11 +216,12 @@ class ClassicMembership:
 
     # ---- what was done ----------------------------------------------------------------
 
-    def revoked(self) -> None:
-        """The partitions of Revoke are given up."""
-        self.owned -= self._revoking
-        self._revoking = frozenset()
-        self._lost = False
+    def revoked(self, partitions: frozenset[TopicPartition]) -> None:
+        """The partitions of Revoke are given up; what was lost meanwhile comes as another."""
+        self.owned -= partitions
+        self._revoking -= partitions
+        if not self._revoking:
+            self._lost = False
 
     def assigned(self) -> None:
         """The partitions of Assign are being read."""
@@ -235,6 +236,8 @@ class ClassicMembership:
 
     def joined(self, answer: JoinedGroup, now_s: float) -> None:
         """The coordinator has made the member part of a new generation."""
+        if self.phase is not MemberPhase.JOINING:
+            return
         self._backoff.succeeded()
         self.member_id = answer.member_id
         self.generation = answer.generation
@@ -259,6 +262,8 @@ class ClassicMembership:
 
     def join_failed(self, error: TrioqError, now_s: float, member_id: str = "") -> None:
         """JoinGroup was refused, or its answer did not come; `member_id` is the answer's."""
+        if self.phase is not MemberPhase.JOINING:
+            return
         self.phase = MemberPhase.PREPARING
         self._rejoin_reason = self._rejoin_reason or f"the last join failed: {_name(error)}"
         if isinstance(error, MemberIdRequired):

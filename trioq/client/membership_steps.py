@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from trioq.errors import (
+    ClientError,
+    ConnectionFailed,
     CoordinatorNotAvailable,
     KafkaError,
-    NetworkException,
     NotCoordinator,
     TrioqError,
 )
@@ -119,15 +120,12 @@ class ConsumerHeartbeat(NamedTuple):
 
 def is_transient(error: TrioqError) -> bool:
     """Whether the same request may succeed later, perhaps at another coordinator."""
-    return not isinstance(error, KafkaError) or error.retriable
+    return isinstance(error, (KafkaError, ClientError)) and error.retriable
 
 
 def coordinator_is_lost(error: TrioqError) -> bool:
     """Whether to look for the coordinator anew before the next request."""
-    return not isinstance(error, KafkaError) or isinstance(
-        error,
-        (NotCoordinator, CoordinatorNotAvailable, NetworkException),
-    )
+    return isinstance(error, (ConnectionFailed, NotCoordinator, CoordinatorNotAvailable))
 
 
 class Backoff:

@@ -1,0 +1,26 @@
+"""Waking tasks that look at shared state again and again."""
+
+from __future__ import annotations
+
+import anyio
+
+
+class Pulse:
+    """`beat` wakes everybody who waits; a beat between two waits is not missed.
+
+    For one waiting task per `Pulse`, which looks at the state, waits, and looks again.
+    """
+
+    __slots__ = ("_event",)
+
+    def __init__(self) -> None:
+        self._event = anyio.Event()
+
+    def beat(self) -> None:
+        self._event.set()
+
+    async def wait(self, until_s: float = float("inf")) -> None:
+        """Return after a beat, or at `until_s` of anyio's clock."""
+        with anyio.CancelScope(deadline=until_s):
+            await self._event.wait()
+        self._event = anyio.Event()
