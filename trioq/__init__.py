@@ -13,12 +13,15 @@ if TYPE_CHECKING:
     from trioq.client.client import Client as Client
     from trioq.client.client import ClientStatistics as ClientStatistics
     from trioq.client.client import connect as connect
+    from trioq.client.consumer import Consumer as Consumer
+    from trioq.client.group_calls import OffsetAndMetadata as OffsetAndMetadata
     from trioq.client.sasl import SaslOAuthBearer as SaslOAuthBearer
     from trioq.client.sasl import SaslPlain as SaslPlain
     from trioq.client.sasl import SaslScram as SaslScram
     from trioq.errors import ClientError as ClientError
     from trioq.errors import KafkaError as KafkaError
     from trioq.errors import TrioqError as TrioqError
+    from trioq.types import TopicPartition as TopicPartition
 
 __version__ = "0.1.0"
 
@@ -27,9 +30,12 @@ _LAZY: Final = {
     "ClientError": "trioq.errors",
     "ClientStatistics": "trioq.client.client",
     "KafkaError": "trioq.errors",
+    "Consumer": "trioq.client.consumer",
+    "OffsetAndMetadata": "trioq.client.group_calls",
     "SaslOAuthBearer": "trioq.client.sasl",
     "SaslPlain": "trioq.client.sasl",
     "SaslScram": "trioq.client.sasl",
+    "TopicPartition": "trioq.types",
     "TrioqError": "trioq.errors",
     "connect": "trioq.client.client",
 }

@@ -707,6 +707,14 @@ class ClientUsageError(ClientError, ValueError):
     """An argument or setting of the client is wrong; the message names it and what is allowed."""
 
 
+class CommitFailed(ClientError):
+    """Offsets were not committed because the group has moved on without this consumer."""
+
+
+class NoCommittedOffset(ClientError):
+    """A partition has no offset to start from, and the reset policy is to raise."""
+
+
 class BufferFull(ClientError):
     """The producer's buffer has no room: await `send`, or `flush`, or raise `buffer_bytes`."""
 

@@ -11,8 +11,20 @@ from trioq.wire.api_keys import ApiKey
 from trioq.wire.schema import Message
 
 _KEYS: Final[Mapping[str, int]] = {
+    "offset_commit": 8,
+    "offset_fetch": 9,
+    "join_group": 11,
+    "heartbeat": 12,
+    "leave_group": 13,
+    "sync_group": 14,
+    "describe_groups": 15,
+    "list_groups": 16,
     "sasl_handshake": 17,
     "sasl_authenticate": 36,
+    "delete_groups": 42,
+    "offset_delete": 47,
+    "consumer_group_heartbeat": 68,
+    "consumer_group_describe": 69,
     **{key.name.lower(): int(key) for key in ApiKey},
 }
 """API keys by the name of the module that declares the messages."""

@@ -8,7 +8,6 @@ from typing import Final
 import anyio
 
 from trioq.client.group import GroupMember
-from trioq.client.group_calls import JOIN_LANE
 from trioq.client.membership_state import ClassicMembership, JoinedGroup
 from trioq.client.membership_steps import Heartbeat, Join, Plan, Sync
 from trioq.errors import TrioqError
@@ -111,7 +110,7 @@ class ClassicMember(GroupMember[ClassicMembership]):
             response = await self._calls.call(
                 request,
                 JoinGroupResponse,
-                lane=JOIN_LANE,
+                lane=self._calls.join_lane,
                 timeout_s=max(settings.max_poll_interval_ms, settings.session_timeout_ms) / 1000
                 + _ANSWER_MARGIN_S,
                 at_least=_STATIC_FROM[JoinGroupRequest] if settings.instance_id else 0,
@@ -120,11 +119,11 @@ class ClassicMember(GroupMember[ClassicMembership]):
             self._log.debug("join failed", reason=str(error))
             self.machine.join_failed(error, anyio.current_time())
             return
-        error = await self._refused(response.error_code, "joining")
+        refusal = await self._refused(response.error_code, "joining")
         now_s = anyio.current_time()
-        if error is not None:
-            self._log.debug("join refused", reason=str(error))
-            self.machine.join_failed(error, now_s, response.member_id)
+        if refusal is not None:
+            self._log.debug("join refused", reason=str(refusal))
+            self.machine.join_failed(refusal, now_s, response.member_id)
             return
         self.machine.joined(
             JoinedGroup(
@@ -177,7 +176,7 @@ class ClassicMember(GroupMember[ClassicMembership]):
             response = await self._calls.call(
                 request,
                 SyncGroupResponse,
-                lane=JOIN_LANE,
+                lane=self._calls.join_lane,
                 timeout_s=self._settings.max_poll_interval_ms / 1000 + _ANSWER_MARGIN_S,
                 at_least=_STATIC_FROM[SyncGroupRequest] if instance_id else 0,
             )
@@ -185,10 +184,10 @@ class ClassicMember(GroupMember[ClassicMembership]):
             self._log.debug("sync failed", reason=str(error))
             self.machine.sync_failed(error, anyio.current_time())
             return
-        error = await self._refused(response.error_code, "syncing")
-        if error is not None:
-            self._log.debug("sync refused", reason=str(error))
-            self.machine.sync_failed(error, anyio.current_time())
+        refusal = await self._refused(response.error_code, "syncing")
+        if refusal is not None:
+            self._log.debug("sync refused", reason=str(refusal))
+            self.machine.sync_failed(refusal, anyio.current_time())
         else:
             self.machine.synced(response.assignment)
 
@@ -198,6 +197,7 @@ class ClassicMember(GroupMember[ClassicMembership]):
             tell = self.machine.poll_expired() is not None
         else:
             tell = self.machine.leave()
+            self._forget_owned()
         if not tell:
             return
         reason = "max_poll_interval_ms exceeded" if expired else "the consumer is closed"

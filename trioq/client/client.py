@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self, overload
 
 from trioq.client import forking
 from trioq.client.address import parse_bootstrap
@@ -20,10 +21,15 @@ from trioq.client.tasks import BackgroundTasks
 from trioq.errors import ClientClosed, ClientError, ClientForked
 
 if TYPE_CHECKING:
-    from typing_extensions import Buffer, TypeVar
+    from typing_extensions import Buffer, TypeVar, Unpack
+
+    from trioq.client.consumer import Consumer
+    from trioq.client.consumer_settings import ConsumerOptions
 
     K = TypeVar("K", default=Buffer | None)
     V = TypeVar("V", default=Buffer | None)
+    ReadKey = TypeVar("ReadKey", default=bytes | None)
+    ReadValue = TypeVar("ReadValue", default=bytes | None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +157,67 @@ class Client:
             raise self._refusal
         assert self._cluster is not None
         return self._cluster
+
+    @overload
+    def consumer(
+        self,
+        *topics: str,
+        pattern: str | re.Pattern[str] | None = None,
+        key_deserializer: None = None,
+        value_deserializer: None = None,
+        **options: Unpack[ConsumerOptions],
+    ) -> Consumer: ...
+    @overload
+    def consumer(
+        self,
+        *topics: str,
+        pattern: str | re.Pattern[str] | None = None,
+        key_deserializer: Callable[[bytes], ReadKey],
+        value_deserializer: None = None,
+        **options: Unpack[ConsumerOptions],
+    ) -> Consumer[ReadKey]: ...
+    @overload
+    def consumer(
+        self,
+        *topics: str,
+        pattern: str | re.Pattern[str] | None = None,
+        key_deserializer: None = None,
+        value_deserializer: Callable[[bytes], ReadValue],
+        **options: Unpack[ConsumerOptions],
+    ) -> Consumer[bytes | None, ReadValue]: ...
+    @overload
+    def consumer(
+        self,
+        *topics: str,
+        pattern: str | re.Pattern[str] | None = None,
+        key_deserializer: Callable[[bytes], ReadKey],
+        value_deserializer: Callable[[bytes], ReadValue],
+        **options: Unpack[ConsumerOptions],
+    ) -> Consumer[ReadKey, ReadValue]: ...
+    def consumer(
+        self,
+        *topics: str,
+        pattern: str | re.Pattern[str] | None = None,
+        key_deserializer: Callable[[bytes], Any] | None = None,
+        value_deserializer: Callable[[bytes], Any] | None = None,
+        **options: Unpack[ConsumerOptions],
+    ) -> Consumer[Any, Any]:
+        """A consumer of `topics`, or of those that `pattern` matches, for `async with`.
+
+        Deserializers are called with keys and values that are not null, when they are touched.
+        The other options are those of ConsumerSettings. Raises ClientUsageError.
+        """
+        from trioq.client.consumer import Consumer  # noqa: PLC0415 - not every client consumes
+        from trioq.client.consumer_settings import ConsumerSettings  # noqa: PLC0415
+
+        return Consumer(
+            lambda: self.cluster,
+            topics,
+            pattern,
+            settings=ConsumerSettings(**options),
+            key_deserializer=key_deserializer,
+            value_deserializer=value_deserializer,
+        )
 
     def statistics(self) -> ClientStatistics:
         """Counts as of now."""

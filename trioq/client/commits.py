@@ -13,7 +13,7 @@ from trioq.client.consumer_settings import ConsumerSettings
 from trioq.client.group_calls import GroupCalls, MemberIdentity, OffsetAndMetadata
 from trioq.client.pulse import Pulse
 from trioq.client.reader import Position, Reader
-from trioq.client.retry import retrying
+from trioq.client.retry import is_retriable, retrying
 from trioq.errors import (
     CommitFailed,
     FencedInstanceId,
@@ -36,7 +36,6 @@ _MEMBERSHIP_ERRORS = (
     UnknownMemberId,
     FencedInstanceId,
     FencedMemberEpoch,
-    StaleMemberEpoch,
 )
 
 
@@ -75,10 +74,6 @@ class Commits:
         if self._settings.commit == "after_processing":
             self._pulse.beat()
 
-    def started(self, partition: TopicPartition, offset: int) -> None:
-        """The committed offset of a partition as it was found."""
-        self._done[partition] = offset
-
     def forget(self, partitions: Collection[TopicPartition]) -> None:
         """These are not read any more."""
         for partition in partitions:
@@ -101,9 +96,7 @@ class Commits:
                     reason=str(error),
                 )
 
-    async def commit_processed(
-        self, partitions: Collection[TopicPartition] | None = None
-    ) -> None:
+    async def commit_processed(self, partitions: Collection[TopicPartition] | None = None) -> None:
         """Commit what was processed and is not committed yet, of `partitions` or of all."""
         async with self._lock:
             positions = self._reader.processed()
@@ -140,6 +133,8 @@ class Commits:
                         "(processing longer than max_poll_interval_ms?); what was processed since "
                         "the last commit is read again"
                     ) from error
+                if isinstance(error, StaleMemberEpoch):
+                    self._on_refused(identity, error)  # a heartbeat tells the new epoch
                 raise type(error)(f"committing the offset of {partition}: {error}")
 
         try:
@@ -148,6 +143,7 @@ class Commits:
                 what=f"committing offsets of group {self._calls.group_id!r}",
                 timeout_s=self._cluster.settings.call_timeout_s,
                 backoff=self._cluster.backoff,
+                retriable=lambda error: is_retriable(error) or isinstance(error, StaleMemberEpoch),
             )
         except TrioqError:
             self.failed_commits += 1

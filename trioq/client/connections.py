@@ -137,6 +137,14 @@ class Connections:
             if node is None and not place.lock.locked():
                 del self._places[node_id, lane]
 
+    def close_lane(self, lane: str) -> None:
+        """Close every connection of a lane; whoever had it has no calls under way any more."""
+        for key, place in list(self._places.items()):
+            if key[1] == lane and not place.lock.locked():
+                del self._places[key]
+                if place.connection is not None:
+                    place.connection.close()
+
     def open_connections(self) -> Iterable[Connection]:
         """Those that are kept and work."""
         for place in self._places.values():

@@ -71,9 +71,9 @@ class ConsumerProtocolMember(GroupMember[ConsumerMembership]):
             )
         except TrioqError as error:
             return error
-        error = await self._refused(response.error_code, "heartbeat")
-        if error is not None:
-            return type(error)(response.error_message or str(error))
+        refusal = await self._refused(response.error_code, "heartbeat")
+        if refusal is not None:
+            return type(refusal)(response.error_message or str(refusal))
         target = response.assignment
         return HeartbeatAnswer(
             response.member_id,
@@ -99,6 +99,8 @@ class ConsumerProtocolMember(GroupMember[ConsumerMembership]):
 
     async def _leave(self, *, expired: bool) -> None:
         heartbeat = self.machine.poll_expired() if expired else self.machine.leave()
+        if not expired:
+            self._forget_owned()
         if heartbeat is None:
             return
         answer = await self._heartbeat(heartbeat)

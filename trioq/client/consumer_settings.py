@@ -49,6 +49,7 @@ class ConsumerOptions(TypedDict, total=False):
     partition_max_bytes: int
     prefetch_bytes: int
     check_crc: bool
+    close_timeout_ms: int
     on_assigned: Listener | None
     on_revoked: Listener | None
     on_lost: Listener | None
@@ -107,6 +108,10 @@ class ConsumerSettings:
     """What is fetched ahead of processing, at most (as fetched: before decompression)."""
 
     check_crc: bool = True
+    close_timeout_ms: int = 10_000
+    """How long committing, the listener and leaving the group may take at the end of the block;
+    a second at most where it is cancelled."""
+
     on_assigned: Listener | None = None
     """Called with new partitions before any record of them is given out; may seek."""
 
@@ -130,6 +135,7 @@ class ConsumerSettings:
             "fetch_max_bytes",
             "partition_max_bytes",
             "prefetch_bytes",
+            "close_timeout_ms",
         ):
             at_least_one(name, getattr(self, name))
         if self.fetch_max_wait_ms < 0:

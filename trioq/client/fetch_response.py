@@ -12,20 +12,20 @@ from trioq.errors import (
     FencedLeaderEpoch,
     FetchSessionIdNotFound,
     FetchSessionTopicIdError,
+    InconsistentTopicId,
     InvalidFetchSessionEpoch,
     KafkaError,
     KafkaStorageError,
     LeaderNotAvailable,
+    MessageTooLarge,
     NotLeaderOrFollower,
     OffsetNotAvailable,
     OffsetOutOfRange,
     ReplicaNotAvailable,
     TrioqError,
+    UnknownLeaderEpoch,
     UnknownTopicId,
     UnknownTopicOrPartition,
-    InconsistentTopicId,
-    MessageTooLarge,
-    UnknownLeaderEpoch,
     error_class,
 )
 from trioq.record.fetched import read_fetched
@@ -106,7 +106,7 @@ def apply_response(
             if answer.error_code:
                 refresh |= _refused(state, plan, asked, error_class(answer.error_code)(), now_s)
             else:
-                _read(state, plan, asked, answer, now_s)
+                _read(state, asked, answer, now_s)
     return Outcome(refresh, hints, has_data=has_data)
 
 
@@ -158,7 +158,6 @@ def _refused(
 
 def _read(
     state: FetcherState,
-    plan: FetchPlan,
     asked: PartitionState,
     answer: FetchResponsePartition,
     now_s: float,
@@ -172,9 +171,7 @@ def _read(
         asked.replica_until_s = now_s + settings.replica_max_age_ms / 1000
     aborted = None
     if settings.read_committed:
-        aborted = [
-            (one.producer_id, one.first_offset) for one in answer.aborted_transactions or ()
-        ]
+        aborted = [(one.producer_id, one.first_offset) for one in answer.aborted_transactions or ()]
     records = answer.records
     assert records is None or isinstance(records, memoryview), "decoded messages hold views"
     try:
@@ -199,9 +196,7 @@ def _read(
     state.put(asked, fetched.batches, fetched.next_offset)
 
 
-def _corrupt(
-    state: FetcherState, asked: PartitionState, error: KafkaError, now_s: float
-) -> None:
+def _corrupt(state: FetcherState, asked: PartitionState, error: KafkaError, now_s: float) -> None:
     """Bytes that cannot be read: fetched once more, as the network may have done it; then told."""
     asked.corrupt_fetches += 1
     if asked.corrupt_fetches > 1:

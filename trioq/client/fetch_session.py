@@ -108,7 +108,7 @@ class FetchSession:
         self._known = self._sent
 
     def refused(self) -> None:
-        """The broker does not know the session, or not like this: the next request is a full one."""
+        """The broker does not know the session, or not so: the next request is a full one."""
         self._session_id = NO_SESSION
         self._epoch = INITIAL_EPOCH
         self._known = {}

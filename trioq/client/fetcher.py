@@ -8,9 +8,9 @@ from typing import Final
 import anyio
 
 from trioq import logs
+from trioq.client.address import HostPort
 from trioq.client.cluster import Cluster
 from trioq.client.cluster_state import Node
-from trioq.client.address import HostPort
 from trioq.client.fetch_response import Outcome, apply_response, fetch_failed
 from trioq.client.fetcher_state import FetcherState, FetchPlan, Leader
 from trioq.client.pulse import Pulse

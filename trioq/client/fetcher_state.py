@@ -186,7 +186,7 @@ class FetcherState:
         return self._queries(PositionPhase.RESETTING, now_s)
 
     def awaiting_validation(self, now_s: float) -> list[OffsetQuery]:
-        """Partitions whose leader changed: ask it where the epoch of the position ends (KIP-320)."""
+        """Partitions whose new leader is to say where the position's epoch ends (KIP-320)."""
         return self._queries(PositionPhase.VALIDATING, now_s)
 
     def offset_found(self, query: OffsetQuery, offset: int, epoch: int) -> None:
@@ -254,7 +254,8 @@ class FetcherState:
         return {
             node_id
             for state in self.partitions.values()
-            if state.phase is PositionPhase.FETCHING and not state.paused
+            if state.phase is PositionPhase.FETCHING
+            and not state.paused
             and (node_id := state.read_node(now_s)) != NO_NODE
         }
 
@@ -297,9 +298,7 @@ class FetcherState:
 
     def wake_at_s(self, now_s: float) -> float:
         """When a backoff or the preference for a replica ends that something waits for."""
-        times = [
-            state.retry_at_s for state in self.partitions.values() if state.retry_at_s > now_s
-        ]
+        times = [state.retry_at_s for state in self.partitions.values() if state.retry_at_s > now_s]
         return min(times, default=NEVER_S)
 
     def release(self, plan: FetchPlan) -> None:

@@ -57,7 +57,7 @@ class GroupMember(ABC, Generic[Machine]):
         reader: Reader[Any, Any],
         host: Host,
     ) -> None:
-        self.machine = machine
+        self.machine: Machine = machine
         self.rebalances = 0
         self._cluster = cluster
         self._calls = calls
@@ -163,6 +163,9 @@ class GroupMember(ABC, Generic[Machine]):
     async def leave(self) -> None:
         """Leave the group, once nothing is read any more; failures are logged."""
         await self._leave(expired=False)
+
+    def _forget_owned(self) -> None:
+        """What the machine would have given up is given up."""
         step = self.machine.next_step(anyio.current_time())
         if isinstance(step, Revoke):
             self.machine.revoked(step.partitions)

@@ -1,4 +1,4 @@
-"""The requests of one group to its coordinator: finding it, joining, committing, fetching offsets."""
+"""The requests of one group to its coordinator: committing and fetching offsets among them."""
 
 from __future__ import annotations
 
@@ -29,10 +29,7 @@ from trioq.wire.schema import Message
 Response = TypeVar("Response", bound=Message)
 
 GROUP_LANE: Final = "group"
-"""Heartbeats and commits: they must not wait behind a join."""
-
-JOIN_LANE: Final = "join"
-"""Joins and syncs, which are answered when the whole group has come."""
+"""Heartbeats and commits, of all consumers of a client."""
 
 _MANY_GROUPS_FROM: Final = 8
 _REQUIRE_STABLE_FROM: Final = 7
@@ -57,8 +54,12 @@ class MemberIdentity(NamedTuple):
 class GroupCalls:
     """Talks to the coordinator of one group; each call is made once, retries are the caller's."""
 
-    def __init__(self, cluster: Cluster, group_id: str) -> None:
+    def __init__(self, cluster: Cluster, group_id: str, join_lane: str = GROUP_LANE) -> None:
         self.group_id = group_id
+        self.join_lane = join_lane
+        """For joins and syncs, which are answered when the whole group has come: nothing else
+        must wait behind them."""
+
         self._cluster = cluster
 
     async def call(
@@ -180,9 +181,9 @@ class GroupCalls:
         if version >= _MANY_GROUPS_FROM:
             code, found = response.groups[0].error_code, _topics_of(response)
         if code:
-            error = error_class(code)()
-            await self.failed(error)
-            raise type(error)(f"offsets of group {self.group_id!r}: {error}")
+            refusal = error_class(code)()
+            await self.failed(refusal)
+            raise type(refusal)(f"offsets of group {self.group_id!r}: {refusal}")
         return {
             TopicPartition(topic.name, one.partition_index): (
                 error_class(one.error_code)()

@@ -1,8 +1,8 @@
 """One partition that a consumer reads: where it is, and what was fetched ahead of that.
 
-    UNKNOWN ----committed offset----> VALIDATING --> FETCHING
-       `-- none --> RESETTING --offset---------------^  |  `-- out of range --> RESETTING
-    FAILED: `error` is for the user; `seek` leads out, or (after an error that may pass) `retry`
+UNKNOWN ----committed offset----> VALIDATING --> FETCHING
+`-- none --> RESETTING --offset---------------^  |  `-- out of range --> RESETTING
+FAILED: `error` is for the user; `seek` leads out, or (after an error that may pass) `retry`
 """
 
 from __future__ import annotations
@@ -99,6 +99,8 @@ class PartitionState:
     def jump(self, phase: PositionPhase) -> None:
         """Forget what was fetched and asked for; the position is about to change."""
         self.phase = phase
+        self.position = self.fetch_offset = NO_OFFSET
+        self.position_epoch = self.fetch_epoch = NO_EPOCH
         self.incarnation += 1
         self.batches.clear()
         self.buffered_bytes = 0
@@ -108,7 +110,7 @@ class PartitionState:
 
     def go_to(self, offset: int, epoch: int) -> None:
         """Read from `offset` on; the record before it has leader epoch `epoch`, if known."""
-        needs_validation = epoch != NO_EPOCH and self.leader_epoch != NO_EPOCH
+        needs_validation = NO_EPOCH not in {epoch, self.leader_epoch}
         self.jump(PositionPhase.VALIDATING if needs_validation else PositionPhase.FETCHING)
         self.position = self.fetch_offset = offset
         self.position_epoch = self.fetch_epoch = epoch

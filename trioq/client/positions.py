@@ -107,9 +107,7 @@ class Positions:
         self._on_found()
 
     async def _look_up_offsets(self, node_id: int, queries: Sequence[OffsetQuery]) -> None:
-        asked = {
-            one.partition: TimestampQuery(one.timestamp, one.leader_epoch) for one in queries
-        }
+        asked = {one.partition: TimestampQuery(one.timestamp, one.leader_epoch) for one in queries}
         try:
             found = await list_offsets(
                 self._cluster,

@@ -24,3 +24,20 @@ class Pulse:
         with anyio.CancelScope(deadline=until_s):
             await self._event.wait()
         self._event = anyio.Event()
+
+
+class Notice:
+    """`give` lets everybody go on who waits at that moment."""
+
+    __slots__ = ("_event",)
+
+    def __init__(self) -> None:
+        self._event = anyio.Event()
+
+    def give(self) -> None:
+        given, self._event = self._event, anyio.Event()
+        given.set()
+
+    async def wait(self) -> None:
+        """Return when `give` is next called."""
+        await self._event.wait()

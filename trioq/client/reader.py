@@ -272,7 +272,7 @@ class Reader(Generic[K, V]):
             self._forget_batch()
             partition = self._partition(batch)
             state = self._state.partitions[partition]
-            self._state.seek(partition, batch.start_offset, state.position_epoch)
+            self._state.seek(partition, batch.start_offset, batch.leader_epoch)
             self._state.fail(state, error)
             return
         self._records = iter(batch)
