@@ -75,9 +75,7 @@ class Template(NamedTuple):
         ]
 
 
-def request_frame(
-    api_key: int, version: int, body: bytes, client_id: bytes = CLIENT_ID
-) -> bytes:
+def request_frame(api_key: int, version: int, body: bytes, client_id: bytes = CLIENT_ID) -> bytes:
     """A frame with correlation id 0 and a header before flexible versions."""
     header = b"".join(
         (

@@ -156,4 +156,3 @@ def _equally_long(key: ApiKey, version: int, bodies: list[bytes]) -> list[bytes]
         request_frame(key, version, body, CLIENT_ID + b"-" * (longest - len(body)))
         for body in bodies
     ]
-

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from trioq._native.record_view import Record
+    from trioq.types import TopicPartition
 
 DEFAULT_SETTINGS: Final = {
     "log.segment.delete.delay.ms": "0",
@@ -170,6 +171,42 @@ class BrokerUnderTest:
         """
         return await to_thread.run_sync(
             lambda: self.wait_for_records(topic, count, timeout_s=timeout_s)
+        )
+
+    def lag(self, group: str, topic: str | None = None) -> dict[TopicPartition, int]:
+        """How many offsets of each partition a group has not committed yet.
+
+        Of every partition of `topic`, where nothing committed counts from the partition's start;
+        or, without a topic, of the partitions that the group has committed. Offsets count: so do
+        the markers of transactions.
+        """
+        return waiting.group_lag(self._host_port(), group, topic)
+
+    def wait_for_lag(
+        self,
+        group: str,
+        topic: str | None = None,
+        *,
+        at_most: int = 0,
+        timeout_s: float = WAIT_TIMEOUT_S,
+    ) -> dict[TopicPartition, int]:
+        """Wait until a group's lag, in all partitions together, is `at_most`; see `lag`.
+
+        A group without committed offsets has no lag yet if no topic is named. Raises NotInTime.
+        """
+        return waiting.wait_for_lag(self._host_port(), group, topic, at_most, timeout_s)
+
+    async def async_wait_for_lag(
+        self,
+        group: str,
+        topic: str | None = None,
+        *,
+        at_most: int = 0,
+        timeout_s: float = WAIT_TIMEOUT_S,
+    ) -> dict[TopicPartition, int]:
+        """As `wait_for_lag`, in a thread; see `async_wait_for_records`."""
+        return await to_thread.run_sync(
+            lambda: self.wait_for_lag(group, topic, at_most=at_most, timeout_s=timeout_s)
         )
 
     def _host_port(self) -> HostPort:

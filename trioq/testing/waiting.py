@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from operator import methodcaller
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from trioq.cli.admin_connection import AdminConnection, HostPort
 from trioq.cli.topic_admin import TopicAdmin
+from trioq.errors import (
+    CoordinatorLoadInProgress,
+    CoordinatorNotAvailable,
+    GroupIdNotFound,
+    NotCoordinator,
+    error_class,
+)
 from trioq.record.fetched import Record, read_fetched
-from trioq.types import ZERO_TOPIC_ID
+from trioq.types import ZERO_TOPIC_ID, TopicPartition
 from trioq.wire.api_keys import ApiKey
 from trioq.wire.messages.fetch import (
     FetchRequest,
@@ -18,6 +26,11 @@ from trioq.wire.messages.fetch import (
     FetchResponse,
 )
 from trioq.wire.messages.metadata import MetadataRequest, MetadataRequestTopic, MetadataResponse
+from trioq.wire.messages.offset_fetch import (
+    OffsetFetchRequest,
+    OffsetFetchRequestGroup,
+    OffsetFetchResponse,
+)
 
 if TYPE_CHECKING:
     from trioq.types import TopicId
@@ -28,6 +41,10 @@ CALL_TIMEOUT_S: Final = 10.0
 _POLL_S: Final = 0.02
 _FETCH_BYTES: Final = 8 << 20
 _READ_COMMITTED: Final = 1
+
+_COORDINATOR_COMES: Final = frozenset(
+    {CoordinatorNotAvailable.code, CoordinatorLoadInProgress.code, NotCoordinator.code}
+)
 
 T = TypeVar("T")
 
@@ -153,6 +170,61 @@ def wait_for_records(
         )
     finally:
         reader.close()
+
+
+def group_lag(address: HostPort, group: str, topic: str | None) -> dict[TopicPartition, int]:
+    """How many offsets of each partition a group has not committed yet.
+
+    Of every partition of `topic`, where nothing committed counts from the partition's start; or,
+    without a topic, of the partitions that the group has committed.
+    """
+    with AdminConnection(address, timeout_s=CALL_TIMEOUT_S) as connection:
+        committed = _committed(connection, group)
+    topics = {one.topic for one in committed} if topic is None else {topic}
+    lag: dict[TopicPartition, int] = {}
+    for name in sorted(topics):
+        for one in with_admin(address, methodcaller("describe", name)).partitions:
+            partition = TopicPartition(name, one.partition)
+            if topic is not None or partition in committed:
+                start = committed.get(partition, one.start_offset or 0)
+                lag[partition] = max(0, (one.end_offset or 0) - start)
+    return lag
+
+
+def _committed(connection: AdminConnection, group: str) -> dict[TopicPartition, int]:
+    """Every offset that a group has committed; none where it does not exist."""
+    request = OffsetFetchRequest(groups=[OffsetFetchRequestGroup(group_id=group, topics=None)])
+    response = connection.ask(ApiKey.OFFSET_FETCH, request, OffsetFetchResponse)
+    answered = response.groups[0]
+    if answered.error_code in (0, GroupIdNotFound.code):
+        return {
+            TopicPartition(topic.name, partition.partition_index): partition.committed_offset
+            for topic in answered.topics
+            for partition in topic.partitions
+            if partition.error_code == 0 and partition.committed_offset >= 0
+        }
+    if answered.error_code in _COORDINATOR_COMES:
+        return {}
+    raise error_class(answered.error_code)
+
+
+def wait_for_lag(
+    address: HostPort, group: str, topic: str | None, at_most: int, timeout_s: float
+) -> dict[TopicPartition, int]:
+    """The lag of a group, once it is `at_most` in all partitions together and there is one."""
+    return wait_for(
+        lambda: group_lag(address, group, topic),
+        lambda lag: bool(lag) and sum(lag.values()) <= at_most,
+        lambda lag: _said_lag(group, lag),
+        timeout_s,
+    )
+
+
+def _said_lag(group: str, lag: dict[TopicPartition, int]) -> str:
+    if not lag:
+        return f"group {group} has committed nothing"
+    shown = ", ".join(f"{partition}: {count}" for partition, count in lag.items())
+    return f"group {group} has a lag of {sum(lag.values())} ({shown})"
 
 
 def with_admin(address: HostPort, call: Callable[[TopicAdmin], T]) -> T:
