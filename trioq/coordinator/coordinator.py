@@ -43,9 +43,7 @@ from trioq.coordinator.slots import LedSlots
 from trioq.coordinator.write_batch import OffsetChange
 from trioq.errors import (
     CoordinatorNotAvailable,
-    GroupIdNotFound,
     IllegalGeneration,
-    InconsistentGroupProtocol,
     InvalidCommitOffsetSize,
     KafkaError,
     UnknownMemberId,
@@ -86,7 +84,12 @@ class GroupCoordinator:
     ) -> None:
         self.topics = ImageTopics(image)
         self.groups = GroupRegistry(
-            nursery, slots, clock, deadlines, config.offset_commit_timeout_ms / 1000
+            nursery,
+            slots,
+            clock,
+            deadlines,
+            self.restored,
+            config.offset_commit_timeout_ms / 1000,
         )
         self.clock = clock
         self._stopping: KafkaError | None = None
@@ -111,13 +114,13 @@ class GroupCoordinator:
             reply(group)
             return
         machine = group.machine
-        if machine is None or (not isinstance(machine, GroupState) and machine.is_empty):
+        if machine is None:
             group.machine = machine = self.new_classic(group.group_id)
         now_s, now_ms = self.clock.monotonic_s(), self.clock.now_ms()
         if isinstance(machine, GroupState):
             group.carry_out(machine.join(request, reply, now_s, now_ms))
         else:
-            reply(InconsistentGroupProtocol("The group uses the consumer protocol."))
+            group.carry_out(machine.classic_join(request, reply, self.topics, now_s, now_ms))
 
     def sync_group(
         self, group_id: str, request: SyncRequest, reply: Callable[[SyncResult | KafkaError], None]
@@ -128,11 +131,13 @@ class GroupCoordinator:
             reply(group or _UNKNOWN_MEMBER)
             return
         machine = group.machine
-        if not isinstance(machine, GroupState):
-            reply(_UNKNOWN_MEMBER)
-            return
         now_s, now_ms = self.clock.monotonic_s(), self.clock.now_ms()
-        group.carry_out(machine.sync(request, reply, now_s, now_ms))
+        if isinstance(machine, GroupState):
+            group.carry_out(machine.sync(request, reply, now_s, now_ms))
+        elif machine is not None:
+            group.carry_out(machine.classic_sync(request, reply, self.topics, now_s))
+        else:
+            reply(_UNKNOWN_MEMBER)
 
     def heartbeat(
         self, group_id: str, generation: int, member_id: str, instance_id: str | None
@@ -142,9 +147,14 @@ class GroupCoordinator:
         if not isinstance(group, Group):
             return group or _UNKNOWN_MEMBER
         machine = group.machine
-        if not isinstance(machine, GroupState):
+        now_s = self.clock.monotonic_s()
+        if isinstance(machine, GroupState):
+            return machine.heartbeat(member_id, instance_id, generation, now_s)
+        if machine is None:
             return _UNKNOWN_MEMBER
-        return machine.heartbeat(member_id, instance_id, generation, self.clock.monotonic_s())
+        error = machine.classic_heartbeat(member_id, instance_id, generation, now_s)
+        group.carry_out(())  # it may have set a time to rejoin by
+        return error
 
     def leave_group(
         self,
@@ -158,11 +168,14 @@ class GroupCoordinator:
             reply(group)
             return
         machine = None if group is None else group.machine
-        if group is None or not isinstance(machine, GroupState):
+        if group is None or machine is None:
             reply([LeaveResult(one.member_id, one.instance_id, _UNKNOWN_MEMBER) for one in members])
             return
         now_s, now_ms = self.clock.monotonic_s(), self.clock.now_ms()
-        results, effects = machine.leave(members, now_s, now_ms)
+        if isinstance(machine, GroupState):
+            results, effects = machine.leave(members, now_s, now_ms)
+        else:
+            results, effects = machine.classic_leave(members, now_ms)
         group.carry_out(effects)
         group.answer(reply, results)
 
@@ -179,13 +192,34 @@ class GroupCoordinator:
             reply(group)
             return
         machine = group.machine
-        if machine is None or (isinstance(machine, GroupState) and machine.is_idle):
-            group.machine = machine = self.new_consumer(group.group_id)
-        if isinstance(machine, GroupState):
-            reply(GroupIdNotFound("The group uses the classic protocol."))
-            return
         now_s, now_ms = self.clock.monotonic_s(), self.clock.now_ms()
+        if isinstance(machine, GroupState):
+            self._upgrade(group, machine, request, reply, now_s, now_ms)
+            return
+        if machine is None:
+            group.machine = machine = self.new_consumer(group.group_id)
         group.carry_out(machine.heartbeat(request, reply, self.topics, now_s, now_ms))
+
+    def _upgrade(
+        self,
+        group: Group,
+        classic: GroupState,
+        request: ConsumerHeartbeat,
+        reply: Callable[[ConsumerHeartbeatResult | KafkaError], None],
+        now_s: float,
+        now_ms: int,
+    ) -> None:
+        """A group of the classic protocol is asked to go on in the consumer protocol."""
+        from trioq.coordinator.migration import upgrade  # noqa: PLC0415  rare
+
+        settings, patterns = self._consumer_parts()
+        machine, effects = upgrade(
+            classic, request, reply, self.topics, settings, now_s, now_ms, patterns=patterns
+        )
+        if machine is not None:
+            group.stop()
+            group.machine = machine
+        group.carry_out(effects)
 
     def topics_changed(self, group: Group) -> None:
         """Topics came, went or grew: let a group that subscribes to them know."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from trioq.clock import Clock
-from trioq.coordinator.effects import Answer, Effect, Persist
+from trioq.coordinator.effects import Answer, Convert, Effect, Persist
 from trioq.coordinator.group_requests import JoinRefused
 from trioq.coordinator.group_state import GroupState
 from trioq.coordinator.offsets import OffsetTable
@@ -30,9 +30,12 @@ _TOO_LARGE = UnknownServerError("The group is too large for the metastore.")
 
 
 class GroupHome:
-    """What all groups of a broker share. `forget` drops a group of which nothing is left."""
+    """What all groups of a broker share.
 
-    __slots__ = ("clock", "deadlines", "forget", "slots", "timeout_s")
+    `forget` drops a group of which nothing is left; `restore` makes the machine of a stored one.
+    """
+
+    __slots__ = ("clock", "deadlines", "forget", "restore", "slots", "timeout_s")
 
     def __init__(
         self,
@@ -40,12 +43,14 @@ class GroupHome:
         deadlines: Deadlines,
         slots: LedSlots,
         forget: Callable[[Group], None],
+        restore: Callable[[StoredGroup], Machine],
         timeout_s: float,
     ) -> None:
         self.clock = clock
         self.deadlines = deadlines
         self.slots = slots
         self.forget = forget
+        self.restore = restore
         self.timeout_s = timeout_s
 
 
@@ -112,6 +117,8 @@ class Group:
                 self.answer(effect.waiter, effect.result)
             elif isinstance(effect, Persist):
                 self._persist()
+            elif isinstance(effect, Convert):
+                self._convert(effect)
             else:
                 self.remove()
         machine = self.machine
@@ -119,6 +126,16 @@ class Group:
             self._set_deadline(machine.next_deadline_s())
         if self.is_blank:
             self._home.forget(self)
+
+    def _convert(self, effect: Convert) -> None:
+        """Go on with a machine of the classic protocol."""
+        self.stop()
+        self.machine = machine = self._home.restore(effect.group)
+        if effect.join is not None:
+            assert isinstance(machine, GroupState)
+            request, waiter = effect.join
+            clock = self._home.clock
+            self.carry_out(machine.join(request, waiter, clock.monotonic_s(), clock.now_ms()))
 
     def answer(self, waiter: Callable[[Any], None], result: object) -> None:
         """Give a refusal at once, a result when all that was changed before is durable."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -15,6 +15,10 @@ from trioq.coordinator.slot_writer import Deadlines, SlotWriter, WriterParts
 from trioq.coordinator.slots import LedSlot, LedSlots
 from trioq.coordinator.stored_groups import ReadGroup
 from trioq.errors import CoordinatorNotAvailable, KafkaError, UnknownServerError
+from trioq.metastore.group_layout import StoredGroup
+
+if TYPE_CHECKING:
+    from trioq.coordinator.group import Machine
 
 MAX_GROUPS_PER_SLOT: Final = 10_000
 
@@ -40,12 +44,13 @@ class GroupRegistry:
         slots: LedSlots,
         clock: Clock,
         deadlines: Deadlines,
+        restore: Callable[[StoredGroup], Machine],
         timeout_s: float,
     ) -> None:
         self.slots = slots
         self._groups: dict[str, Group] = {}
         self._parts = WriterParts(nursery, slots, clock, deadlines)
-        self._home = GroupHome(clock, deadlines, slots, self._forget, timeout_s)
+        self._home = GroupHome(clock, deadlines, slots, self._forget, restore, timeout_s)
         self._writers: dict[int, SlotWriter] = {}
         self._counts: Counter[int] = Counter()
         for slot in slots:
