@@ -138,10 +138,10 @@ class SlotWriter:
 
     def wait_for(self, change: Change, waiter: Done, timeout_s: float) -> None:
         """One more waiter for a change that was submitted and is not settled yet."""
-        if not change.waiters:
+        change.waiters.append(waiter)
+        if len(change.waiters) == 1:
             self._due.append((self._parts.clock.monotonic_s() + timeout_s, change))
             self._set_deadline()
-        change.waiters.append(waiter)
 
     def abandon(self, error: KafkaError) -> None:
         """Tell everyone who waits `error`; nothing that waits is written."""

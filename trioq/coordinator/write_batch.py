@@ -198,8 +198,11 @@ class Batch:
 
     def _add_offsets(self, change: OffsetChange) -> bool:
         group = change.group
-        if not group.nodes.is_stored and not self._add_group(group):
-            return False
+        if not group.nodes.is_stored:
+            if group.snapshot() is None:
+                return True  # its removal was asked for meanwhile, and comes next
+            if not self._add_group(group):
+                return False
         if self._is_full:
             return False  # the group is stored first, in steps of its own
         for key in list(change.changes):
