@@ -598,6 +598,36 @@ def test_a_group_of_absent_static_members_waits_for_their_sessions():
     assert group.phase == "Empty"
 
 
+def test_of_absent_static_members_one_that_comes_goes_on_in_time():
+    group = Group(SETTINGS)
+    session = {"session_timeout_ms": 900_000}
+    waiters = [group.join(**static(number, **session)) for number in range(2)]
+    group.pass_time(9)
+    ids = [group.joined(waiter).member_id for waiter in waiters]
+    group.take(group.state.rebalance("test", group.now_s, group.now_ms))
+    group.pass_time(70)  # nobody rejoins: the preparation goes on
+    assert group.phase == "PreparingRebalance"
+    waiter = group.join(ids[1], **static(1, **session))
+    group.pass_time(49)
+    assert waiter not in group.answers
+    group.pass_time(2)
+    assert group.joined(waiter).leader == ids[1]
+    assert group.member_ids() == set(ids)
+
+
+def test_who_rejoins_while_its_sync_waits_is_answered_and_stays():
+    group = Group()
+    leader, follower = group.stable(2)
+    group.join(leader)
+    group.join(follower)
+    waiting = group.sync(follower)
+    join = group.join(follower, protocols=(("range", b"other"),))
+    assert isinstance(group.answers[waiting], RebalanceInProgress)
+    group.pass_time(30, leader)
+    group.join(leader)
+    assert group.joined(join).generation == group.state.generation
+
+
 def test_an_admin_removes_a_static_member_by_its_instance_id():
     group = Group(SETTINGS)
     leader, _ = stable_statics(group)

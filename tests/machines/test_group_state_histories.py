@@ -47,6 +47,7 @@ from trioq.metastore.group_layout import ClassicGroup
 
 PARTITIONS = range(6)
 SESSION_MS = 10_000
+STATIC_SESSION_MS = 45_000
 REBALANCE_MS = 30_000
 NEW_MEMBER_S = 60
 PROTOCOLS = (
@@ -62,6 +63,7 @@ class Client:
     def __init__(self, number: int, instance_id: str | None) -> None:
         self.name = f"client{number}"
         self.instance_id = instance_id
+        self.session_timeout_ms = SESSION_MS if instance_id is None else STATIC_SESSION_MS
         self.protocols = PROTOCOLS[0]
         self.alive = True
         self.forget()
@@ -200,7 +202,7 @@ class GroupHistory(RuleBasedStateMachine):
             client_host="/::1",
             protocol_type="consumer",
             protocols=client.protocols,
-            session_timeout_ms=SESSION_MS,
+            session_timeout_ms=client.session_timeout_ms,
             rebalance_timeout_ms=REBALANCE_MS,
             requires_known_member_id=client.name != "client5",
             supports_skip_assignment=client.name != "client4",
@@ -456,7 +458,10 @@ class GroupHistory(RuleBasedStateMachine):
                 assert group._sessions._watched[member_id] <= end_s
                 assert self.now_s - 1 < end_s <= self.now_s + NEW_MEMBER_S
         for member in group._members:
-            assert member.is_parked or member.expires_s <= self.now_s + SESSION_MS / 1000
+            if not member.is_parked:
+                assert member.expires_s <= self.now_s + member.session_timeout_ms / 1000
+            elif not member.is_new:
+                assert member.expires_s == math.inf
 
     def teardown(self):
         """As time passes everyone is answered and, nobody heartbeating, out."""

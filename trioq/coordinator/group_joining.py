@@ -136,7 +136,6 @@ class GroupJoining(GroupRounds):
         """A member that has an id: the second step of a new one, or it rejoins."""
         if request.instance_id is None and request.member_id in self._pending_join:
             del self._pending_join[request.member_id]
-            self._sessions.forget(request.member_id)
             self._add(request.member_id, request, waiter, now_s, now_ms, effects)
             return
         member = self._members.check(request.member_id, request.instance_id)
