@@ -24,9 +24,14 @@ from trioq.server.handlers.registry import served_apis
 from trioq.server.limits import Limits
 from trioq.server.reactor import Reactor
 from trioq.storage.memory_disk import MemoryDisk
-from trioq.types import TopicPartition
+from trioq.types import FileRegion, TopicPartition
 from trioq.wire.api_keys import APIS
 from trioq.wire.messages.api_versions import ApiVersionsRequest
+from trioq.wire.messages.fetch import (
+    FetchRequest,
+    FetchRequestPartition,
+    FetchRequestTopic,
+)
 from trioq.wire.messages.list_offsets import (
     ListOffsetsRequest,
     ListOffsetsRequestPartition,
@@ -39,7 +44,7 @@ from trioq.wire.messages.produce import (
 )
 
 BROKER = BrokerConfig.from_mapping({"node.id": "1"})
-PRODUCE, LIST_OFFSETS, API_VERSIONS = 0, 2, 18
+PRODUCE, FETCH, LIST_OFFSETS, API_VERSIONS = 0, 1, 2, 18
 TOPIC = "topic"
 
 
@@ -51,11 +56,22 @@ def frame(key: int, version: int, body: bytes, correlation_id: int, client: byte
 
 
 class Clock:
+    def __init__(self) -> None:
+        self.s = 5.0
+
     def now_ms(self) -> int:
         return NOW_MS
 
     def monotonic_s(self) -> float:
-        return 0.0
+        return self.s
+
+
+def content(part: Any) -> bytes:
+    if isinstance(part, FileRegion):
+        shared: Any = part.file
+        data: bytes = shared.file.pread(part.length, part.position)
+        return data
+    return bytes(part)
 
 
 class Rig:
@@ -72,7 +88,8 @@ class Rig:
             partition = Partition(where, TOPIC_ID, log, topic_config, BROKER)
             partition.apply_state(PartitionState(1, 0, (1,), (0,), (1,), partition_epoch=0))
             self.partitions[TOPIC, number] = partition
-        ctx = context(clock=Clock())  # type: ignore[arg-type]
+        self.clock = Clock()
+        self.ctx = ctx = context(clock=self.clock)  # type: ignore[arg-type]
         ctx.partitions = SimpleNamespace(  # type: ignore[assignment]
             find=lambda topic, number: self.partitions.get((topic, number))
         )
@@ -108,9 +125,15 @@ class Rig:
         found: list[bytes | None] = []
         for entry in self.connection.ring:
             parts = entry.parts
-            whole = parts if isinstance(parts, bytes) else b"".join(map(bytes, parts or ()))
+            whole = parts if isinstance(parts, bytes) else b"".join(map(content, parts or ()))
+            assert entry.state != ANSWERED or entry.length == len(whole)
             found.append(whole if entry.state == ANSWERED else None)
         return found
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass, for those who wait."""
+        self.clock.s += seconds
+        self.ctx.deadlines.call_due(self.clock.s)
 
     def shown(self) -> Any:
         """Everything that must not depend on the way."""
@@ -156,6 +179,10 @@ class Asked(NamedTuple):
     isolation: int = 0
     epoch: int = -1
     timestamp: int = -1
+    offset: int = 0
+    max_bytes: int = 1 << 20
+    min_bytes: int = 1
+    wait_ms: int = 0
 
 
 def requests(key: int, **fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Asked]:
@@ -181,6 +208,18 @@ listed = requests(
     epoch=st.sampled_from([-1, -1, 0, 1]),
     timestamp=st.sampled_from([-1, -1, -2]),
     flipped=st.sampled_from([0] * 8 + [12, 20, 30]),
+)
+fetched = requests(
+    FETCH,
+    version=st.integers(4, 12),
+    number=st.integers(0, 2),
+    isolation=st.sampled_from([0, 0, 1]),
+    epoch=st.sampled_from([-1, -1, 0, 1]),
+    offset=st.sampled_from([0, 0, 1, 2, 3, 5, 8, 10_000, -1]),
+    max_bytes=st.sampled_from([1, 200, 1 << 20]),
+    min_bytes=st.sampled_from([0, 1, 1, 300]),
+    wait_ms=st.sampled_from([0, 50, 200, 200, 500, 1 << 30]),
+    flipped=st.sampled_from([0] * 8 + [12, 20, 30, 45]),
 )
 versions = requests(API_VERSIONS, version=st.integers(0, 5))
 
@@ -215,6 +254,8 @@ class Script:
                 isolation_level=asked.isolation if asked.version >= 2 else 0,
                 topics=[topic],
             ).encode(asked.version)
+        if asked.key == FETCH:
+            return self._fetch(asked)
         producer = (-1, -1, -1)
         if asked.producer is not None:
             first = (self._next[asked.producer] + asked.step * asked.records) % 2**31
@@ -226,6 +267,21 @@ class Script:
         topic_data = ProduceRequestTopic(name=TOPIC, partition_data=[data])
         request = ProduceRequest(acks=asked.acks, timeout_ms=1000, topic_data=[topic_data])
         return request.encode(min(max(asked.version, 3), 11))
+
+    def _fetch(self, asked: Asked) -> bytes:
+        partition = FetchRequestPartition(
+            partition=asked.number,
+            current_leader_epoch=asked.epoch if asked.version >= 9 else -1,
+            fetch_offset=asked.offset,
+            partition_max_bytes=asked.max_bytes,
+        )
+        return FetchRequest(
+            max_wait_ms=asked.wait_ms,
+            min_bytes=asked.min_bytes,
+            isolation_level=asked.isolation,
+            topics=[FetchRequestTopic(topic=TOPIC, partitions=[partition])],
+            rack_id="rack" if asked.version >= 11 else "",
+        ).encode(asked.version)
 
 
 CONFIGS = [
@@ -241,12 +297,13 @@ CONFIGS = [
 
 @settings(max_examples=60)
 @given(
-    st.lists(st.lists(produced | listed | versions, min_size=1, max_size=8), max_size=5),
+    st.lists(st.lists(produced | fetched | listed | versions, min_size=1, max_size=8), max_size=5),
     st.sampled_from(CONFIGS),
     st.sampled_from([Limits(), Limits(max_parked_requests=3)]),
+    st.sampled_from([0.0, 0.15, 0.3]),
 )
 def test_the_lane_does_what_the_dispatcher_does(
-    passes: list[list[Asked]], config: dict[str, str], limits: Limits
+    passes: list[list[Asked]], config: dict[str, str], limits: Limits, waits_s: float
 ) -> None:
     script = Script()
     rigs = [Rig(has_lane=has_lane, limits=limits, **config) for has_lane in (False, True)]
@@ -259,6 +316,9 @@ def test_the_lane_does_what_the_dispatcher_does(
             assert rigs[0].shown() == rigs[1].shown()
             for rig in rigs:
                 rig.dirs.end_pass()
+            assert rigs[0].shown() == rigs[1].shown()
+            for rig in rigs:
+                rig.wait(waits_s)
             assert rigs[0].shown() == rigs[1].shown()
         assert rigs[0].taken == 0
     finally:
@@ -365,4 +425,80 @@ def test_small_answers_leave_by_one_call() -> None:
     assert last is not None
     assert rig._other.recv(10_000) == second + last
     assert rig.connection.ring == []
+    rig.close()
+
+
+def waiting_rig() -> tuple[Rig, Script, Asked]:
+    """A lane that has seen a fetch of each kind: one goes the general way for what it loads."""
+    rig, script = Rig(has_lane=True), Script()
+    rig.feed(script.bytes_of(Asked(PRODUCE, 9, producer=1)))
+    rig.dirs.end_pass()
+    assert rig.taken == 0
+    return rig, script, Asked(FETCH, 11, offset=1, wait_ms=500)
+
+
+def test_a_fetch_waits_for_progress_or_its_time() -> None:
+    rig, script, asked = waiting_rig()
+    rig.feed(script.bytes_of(asked) + script.bytes_of(asked._replace(min_bytes=10_000)))
+    assert rig.taken == 2
+    rig.feed(script.bytes_of(Asked(PRODUCE, 9, producer=1)))
+    assert rig.answers()[1:] == [None, None, None]
+    rig.dirs.end_pass()
+    stored, progressed, too_little, _ = rig.answers()
+    assert too_little is None
+    assert progressed is not None
+    assert b"key" in progressed
+    rig.wait(0.6)
+    later = rig.answers()[2]
+    assert later is not None
+    assert later[8:] == progressed[8:]
+    assert rig.partitions[TOPIC, 0]._listeners == {}
+    assert rig.connection.parked_count == 0
+    assert stored is not None
+    rig.close()
+
+
+def test_waits_that_end_together_share_a_deadline() -> None:
+    rig, script, asked = waiting_rig()
+    before = len(rig.ctx.deadlines)
+    rig.feed(script.bytes_of(asked) * 50)
+    assert rig.taken == 50
+    assert len(rig.ctx.deadlines) == before + 1
+    rig.wait(0.6)
+    assert None not in rig.answers()
+    rig.close()
+
+
+def test_a_waiting_fetch_is_told_of_a_new_leader() -> None:
+    rig, script, asked = waiting_rig()
+    rig.feed(script.bytes_of(asked))
+    partition = rig.partitions[TOPIC, 0]
+    partition.apply_state(PartitionState(2, 1, (2,), (0,), (1, 2), partition_epoch=1))
+    answer = rig.answers()[1]
+    assert answer is not None
+    assert b"\0\0\0\0\0\x06" in answer  # partition 0, NOT_LEADER_OR_FOLLOWER
+    rig.close()
+
+
+def test_a_waiting_fetch_ends_with_its_connection_and_answers_when_the_broker_stops() -> None:
+    rig, script, asked = waiting_rig()
+    rig.feed(script.bytes_of(asked) * 2)
+    asked_to_stop = rig.connection.ring[1]
+    asked_to_stop.on_drain()
+    assert rig.answers()[1] is not None
+    rig.connection.cancel_waiting()
+    assert rig.partitions[TOPIC, 0]._listeners == {}
+    rig.wait(0.6)
+    rig.close()
+
+
+def test_the_region_of_an_answer_that_is_not_sent_is_given_back() -> None:
+    rig, script, asked = waiting_rig()
+    rig.feed(script.bytes_of(asked._replace(offset=0)))
+    assert rig.taken == 1
+    shared = rig.partitions[TOPIC, 0].log.segments.items[0].shared
+    assert shared is not None
+    assert shared.is_lent
+    rig.connection.cancel_waiting()
+    assert not shared.is_lent
     rig.close()

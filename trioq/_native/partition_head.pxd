@@ -20,6 +20,7 @@ cdef class PartitionHead:
     cdef public int64_t _bytes_since_progress
     cdef public bint _is_end_known
     cdef public object _writer
+    cdef public dict _listeners
     cdef readonly AckQueue _acks_one
     cdef readonly AckQueue _acks_all
 

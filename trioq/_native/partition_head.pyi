@@ -29,6 +29,8 @@ class PartitionHead:
     """The high watermark has reached this leader's epoch (KIP-207)."""
     _writer: Any
     """Of the log's directory: while it `is_threaded` appends go the general way."""
+    _listeners: dict[Any, None]
+    """Those who want to know of progress."""
     _acks_one: AckQueue
     _acks_all: AckQueue
 

@@ -20,6 +20,7 @@ cdef class PartitionHead:
     def __cinit__(self, *_args, **_named):
         self._acks_one = AckQueue()
         self._acks_all = AckQueue()
+        self._listeners = {}
         self.leader_epoch = -1
 
 

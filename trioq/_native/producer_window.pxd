@@ -38,6 +38,8 @@ cdef class StagedEntry:
 cdef class ProducerWindows:
     cdef public dict _entries
     cdef public list _staged
+    cdef public dict _ongoing
+    cdef public list _ended
 
     # The entry that a plain batch of this epoch and first sequence continues; None if it does not.
     cdef ProducerEntry continued(self, object producer_id, int32_t epoch, int32_t first_sequence)

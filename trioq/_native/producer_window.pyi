@@ -1,6 +1,6 @@
 """What is known of each idempotent producer; the rules are in storage/producer_state.py."""
 
-from typing import final
+from typing import Any, final
 
 WINDOW_BATCHES: int
 """Most batches that a window holds."""
@@ -56,6 +56,10 @@ class ProducerWindows:
 
     _entries: dict[int, ProducerEntry]
     _staged: list[StagedEntry]
+    _ongoing: dict[int, int]
+    """First offset of each open transaction -> producer id; ascending."""
+    _ended: list[Any]
+    """Transactions whose marker is not below the high watermark yet."""
 
     def put_staged(
         self,

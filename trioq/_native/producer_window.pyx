@@ -134,6 +134,8 @@ cdef class ProducerWindows:
     def __cinit__(self):
         self._entries = {}
         self._staged = []
+        self._ongoing = {}
+        self._ended = []
 
     cdef ProducerEntry continued(self, object producer_id, int32_t epoch, int32_t first_sequence):
         cdef PyObject* found = PyDict_GetItem(self._entries, producer_id)

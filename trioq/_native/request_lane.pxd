@@ -2,6 +2,7 @@
 
 from libc.stdint cimport int32_t, int64_t, uint8_t
 
+from trioq._native.fetch_lane cimport FetchLane
 from trioq._native.kept_answers cimport KeptAnswers
 from trioq._native.partition_head cimport PartitionTable
 from trioq._native.produce_lane cimport ProduceLane
@@ -15,6 +16,7 @@ cdef class RequestLane:
     cdef Py_ssize_t max_parked_bytes
     cdef public Py_ssize_t requests
     cdef ProduceLane produce
+    cdef FetchLane fetch
     cdef PartitionTable offsets
     cdef KeptAnswers metadata
     cdef object image_source

@@ -1,6 +1,6 @@
 """The way of ordinary requests: from bytes to an answer in the ring, without an object for each.
 
-What is ordinary: the produce requests of a ProduceLane; ListOffsets of one partition's end;
+What is ordinary: the requests of a ProduceLane and a FetchLane; ListOffsets of one partition's end;
 Metadata and ApiVersions that somebody has asked before. Everything else, malformed bytes included,
 is left untouched to the dispatcher, which is the reference: where a lane answers, it answers the
 same.
@@ -8,6 +8,7 @@ same.
 
 from typing import Any, final
 
+from trioq._native.fetch_lane import FetchLane
 from trioq._native.kept_answers import KeptAnswers
 from trioq._native.partition_head import PartitionTable
 from trioq._native.produce_lane import ProduceLane
@@ -31,6 +32,7 @@ class RequestLane:
         max_parked_requests: int,
         max_parked_bytes: int,
         produce: ProduceLane | None = None,
+        fetch: FetchLane | None = None,
         offsets: PartitionTable | None = None,
         metadata: KeptAnswers | None = None,
         image_source: Any = None,

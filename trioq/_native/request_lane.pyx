@@ -11,6 +11,7 @@ from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t
 from libc.string cimport memcpy
 
 from trioq._native.bigendian cimport load_i16, load_i32, load_i64, store_i16, store_i32, store_i64
+from trioq._native.fetch_lane cimport FetchLane
 from trioq._native.hot_request cimport (
     Cursor,
     LONGEST_ANSWER,
@@ -32,6 +33,10 @@ cdef enum:
     PRODUCE_FIRST = 3
     PRODUCE_LAST = 11
     PRODUCE_FLEXIBLE = 9
+    FETCH = 1
+    FETCH_FIRST = 4
+    FETCH_LAST = 12             # later ones name topics by id
+    FETCH_FLEXIBLE = 12
     LIST_OFFSETS = 2
     LIST_OFFSETS_FIRST = 1
     LIST_OFFSETS_LAST = 8
@@ -72,6 +77,7 @@ cdef class RequestLane:
         Py_ssize_t max_parked_requests,
         Py_ssize_t max_parked_bytes,
         ProduceLane produce=None,
+        FetchLane fetch=None,
         PartitionTable offsets=None,
         KeptAnswers metadata=None,
         image_source=None,
@@ -82,6 +88,7 @@ cdef class RequestLane:
         self.max_parked_requests = max_parked_requests
         self.max_parked_bytes = max_parked_bytes
         self.produce = produce
+        self.fetch = fetch
         self.offsets = offsets
         self.metadata = metadata
         self.image_source = image_source
@@ -153,6 +160,10 @@ cdef class RequestLane:
             if self.produce is None or version < PRODUCE_FIRST or version > PRODUCE_LAST:
                 return False
             flexible_from = PRODUCE_FLEXIBLE
+        elif api_key == FETCH:
+            if self.fetch is None or version < FETCH_FIRST or version > FETCH_LAST:
+                return False
+            flexible_from = FETCH_FLEXIBLE
         elif api_key == LIST_OFFSETS:
             if (
                 self.offsets is None
@@ -186,6 +197,10 @@ cdef class RequestLane:
             return self.produce.take(
                 connection, view, data, position, end, version, correlation_id, end - start,
                 self.now_ms,
+            )
+        if api_key == FETCH:
+            return self.fetch.take(
+                connection, data + position, data + end, version, correlation_id, end - start
             )
         if api_key == LIST_OFFSETS:
             return self.take_list_offsets(

@@ -67,7 +67,6 @@ class Partition(PartitionHead):
         "_decompressed_max_ratio",
         "_isr",
         "_level",
-        "_listeners",
         "_max_message_bytes",
         "_needs_keys",
         "_strict",
@@ -80,6 +79,7 @@ class Partition(PartitionHead):
     )
 
     log: Log
+    _listeners: dict[ProgressListener, None]
 
     def __init__(
         self,
@@ -97,7 +97,6 @@ class Partition(PartitionHead):
         self.leader_id = -1
         self.partition_epoch = -1
         self._isr: IsrState | None = None
-        self._listeners: dict[ProgressListener, None] = {}
         self.apply_config(config, broker_config)
         log.on_progress = self._log_progressed
 

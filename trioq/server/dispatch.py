@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from trioq import logs
+from trioq._native.fetch_lane import FetchLane
 from trioq._native.hot_request import read_head
 from trioq._native.partition_head import PartitionTable
 from trioq._native.produce_lane import ProduceLane
@@ -17,8 +19,10 @@ from trioq.server.slot import Slot
 from trioq.storage.log_dir import BACKLOG_PATIENCE_S, DiskBacklog
 from trioq.wire.api_keys import APIS, ApiKey
 from trioq.wire.header import decode_request_header
+from trioq.wire.primitives import Part, records_length
 
 if TYPE_CHECKING:
+    from trioq._native.fetch_lane import FetchEntry
     from trioq._native.response_ring import ReadyAnswer
     from trioq.errors import KafkaError
     from trioq.replication.partition import Partition
@@ -206,22 +210,37 @@ def _open_lane(ctx: Context, apis: Mapping[int, Api], limits: Limits) -> Request
         return key in apis and apis[key].handler is None
 
     table = None
-    if is_open(ApiKey.PRODUCE) or is_open(ApiKey.LIST_OFFSETS):
-        table = PartitionTable(lambda topic, number: ctx.partitions.find(topic, number))
+    if any(map(is_open, (ApiKey.PRODUCE, ApiKey.FETCH, ApiKey.LIST_OFFSETS))):
+        table = PartitionTable(partial(_find_partition, ctx))
     produce = None
     if table is not None and is_open(ApiKey.PRODUCE):
         produce = ProduceLane(table, _refuse_produced)
+    fetch = None
+    if table is not None and is_open(ApiKey.FETCH):
+        fetch = FetchLane(table, ctx, partial(_answer_fetched, ctx))
     return RequestLane(
         ctx.clock,
         max_frame_bytes=limits.max_frame_bytes,
         max_parked_requests=limits.max_parked_requests,
         max_parked_bytes=limits.max_parked_bytes,
         produce=produce,
+        fetch=fetch,
         offsets=table if is_open(ApiKey.LIST_OFFSETS) else None,
         metadata=ctx.kept_metadata if is_open(ApiKey.METADATA) else None,
         image_source=ctx.image_source,
         versions=ctx.kept_versions if is_open(ApiKey.API_VERSIONS) else None,
     )
+
+
+def _find_partition(ctx: Context, topic: str, number: int) -> Partition | None:
+    return ctx.partitions.find(topic, number)
+
+
+def _answer_fetched(ctx: Context, fetch: FetchEntry) -> tuple[Sequence[Part], int]:
+    from trioq.server.handlers.fetch import answer_waited  # noqa: PLC0415
+
+    parts = answer_waited(ctx, fetch)
+    return parts, records_length(parts)
 
 
 def _refuse_produced(answer: ReadyAnswer, partition: Partition, error: type[KafkaError]) -> None:

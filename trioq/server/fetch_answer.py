@@ -17,6 +17,7 @@ from trioq.wire.messages.fetch import (
 )
 
 if TYPE_CHECKING:
+    from trioq._native.fetch_lane import FetchEntry
     from trioq.replication.partition import Partition
     from trioq.server.context import Context, Request
     from trioq.server.fetch_sessions import FollowedPartition
@@ -50,7 +51,7 @@ class FetchAnswer:
     def __init__(
         self,
         ctx: Context,
-        request: Request,
+        request: Request | FetchEntry,
         *,
         session_id: int,
         max_bytes: int,

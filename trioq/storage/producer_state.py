@@ -67,11 +67,11 @@ class ProducerState(ProducerWindows):
     passed anywhere and leave no trace.
     """
 
-    __slots__ = ("_ended", "_idle", "_ongoing")
+    __slots__ = ("_idle",)
+
+    _ended: list[CompletedTransaction]
 
     def __init__(self) -> None:
-        self._ongoing: dict[int, int] = {}  # first offset -> producer id; ascending
-        self._ended: list[CompletedTransaction] = []  # marker at or above the high watermark
         self._idle: dict[int, ProducerEntry] = {}  # found idle by the last sweep
 
     def __len__(self) -> int:

@@ -30,13 +30,17 @@ from trioq.server.fetch_sessions import (
     FollowedPartition,
 )
 from trioq.types import ZERO_TOPIC_ID
+from trioq.wire.api_keys import ApiKey
+from trioq.wire.framing import response_frame
 from trioq.wire.messages.fetch import FetchRequest, FetchResponse
 
 if TYPE_CHECKING:
+    from trioq._native.fetch_lane import FetchEntry
     from trioq.replication.partition import Partition
     from trioq.server.context import Context, Request
     from trioq.server.deadlines import Deadline
     from trioq.server.slot import Slot
+    from trioq.wire.primitives import Part
 
 FIRST_VERSION_WITH_TOPIC_IDS = 13
 
@@ -63,6 +67,30 @@ def handle_fetch(ctx: Context, request: Request, slot: Slot) -> FetchResponse | 
     answer.release()
     fetch.park(answer.total_bytes)
     return None
+
+
+def answer_waited(ctx: Context, fetch: FetchEntry) -> list[Part]:
+    """The response frame to a fetch of the native lane that has waited, whatever it has met."""
+    answer = FetchAnswer(
+        ctx,
+        fetch,
+        session_id=0,
+        max_bytes=fetch.max_bytes,
+        read_committed=fetch.read_committed,
+        is_incremental=False,
+    )
+    answer.read(
+        FollowedPartition(
+            fetch.topic,
+            ZERO_TOPIC_ID,
+            fetch.number,
+            fetch.fetch_offset,
+            fetch.max_bytes,
+            fetch.current_leader_epoch,
+            -1,
+        )
+    )
+    return response_frame(ApiKey.FETCH, fetch.api_version, fetch.correlation_id, answer.response())
 
 
 def _session_of(
