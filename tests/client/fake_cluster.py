@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from trioq._native import batch as native
 from trioq.client.apis import api_of
+from trioq.record.batch import record_bytes
 from trioq.wire.api_keys import APIS, ApiKey
 from trioq.wire.framing import response_frame
 from trioq.wire.messages.api_versions import ApiVersionsResponse, ApiVersionsResponseKey
@@ -89,9 +90,7 @@ class FakeLog:
             window.append((header.base_sequence, last, self.end))
             del window[:-5]
         base = self.end
-        records = native.decode_records(
-            memoryview(data)[native.HEADER_BYTES : header.size_bytes], header
-        )
+        records = native.decode_records(record_bytes(data, header), header)
         self.batches.append((header, records))
         return 0, base
 

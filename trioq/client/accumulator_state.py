@@ -24,7 +24,7 @@ from trioq.client.producer_batch import (
     open_batch,
 )
 from trioq.client.producer_settings import ProducerSettings
-from trioq.client.unrouted import HEADER_BYTES, NewRecord, Unrouted
+from trioq.client.unrouted import HEADER_BYTES, Failed, NewRecord, Unrouted
 from trioq.errors import (
     BufferFull,
     ClientUsageError,
@@ -259,12 +259,11 @@ class AccumulatorState:
             self._routes.pop(name, None)
         return True
 
-    def fail_unrouted(self, name: str, error: TrioqError) -> None:
+    def fail_unrouted(self, name: str, error: TrioqError) -> Failed:
         """Give up the records that wait for a topic's partitions."""
-        unrouted = self.unrouted.pop(name, None)
-        if unrouted is not None:
-            self._free(unrouted.size_bytes)
-            unrouted.fail(error)
+        unrouted = self.unrouted.pop(name)
+        self._free(unrouted.size_bytes)
+        return unrouted.fail(error)
 
     # ---- batches go out ---------------------------------------------------------------
 
@@ -330,9 +329,9 @@ class AccumulatorState:
         halves = split(data, level=self._settings.compression_level)
         parts: list[tuple[int, ProducerBatch]] = []
         start = 0
-        for half in halves:
+        for number, half in enumerate(halves):
             count = peek(half).record_count
-            part = batch_of(batch, half, count, batch.order)
+            part = batch_of(batch, half, count, (*batch.order, number))
             parts.append((start, part))
             start += count
         for _, part in reversed(parts):
@@ -377,12 +376,3 @@ class AccumulatorState:
             for batch in (*queue.in_flight, *queue.waiting, queue.open)
             if batch is not None
         ]
-
-    def fail_all(self, error: TrioqError) -> None:
-        """Give up everything."""
-        for name in list(self.unrouted):
-            self.fail_unrouted(name, error)
-        for queue in list(self.active):
-            for batch in (*queue.in_flight, *queue.waiting, queue.open):
-                if batch is not None:
-                    self.settle(queue, batch, error)

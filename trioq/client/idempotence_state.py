@@ -50,9 +50,11 @@ class PartitionSequences:
         self.repair = max(self.repair, repair)
 
     def acked(self, batch: ProducerBatch) -> None:
-        """The broker has `batch`."""
+        """The broker has `batch`; answers of two brokers, in a change of leaders, may cross."""
         if batch.identity is not None and batch.identity == self.identity:
-            self.acked_end = following(batch.sequence, batch.count)
+            end = following(batch.sequence, batch.count)
+            if (end - self.acked_end) % _SEQUENCES < _SEQUENCES // 2:
+                self.acked_end = end
 
     def gave_up(self, batch: ProducerBatch) -> None:
         """`batch` will not be sent again, though its numbers were taken."""

@@ -6,7 +6,7 @@ from collections import deque
 
 from trioq.client.cluster_state import NO_NODE
 from trioq.client.idempotence_state import PartitionSequences
-from trioq.client.producer_batch import ProducerBatch
+from trioq.client.producer_batch import Order, ProducerBatch
 
 
 class PartitionQueue:
@@ -44,10 +44,10 @@ class PartitionQueue:
     def is_empty(self) -> bool:
         return self.open is None and not self.waiting and not self.in_flight
 
-    def take_order(self) -> int:
+    def take_order(self) -> Order:
         """The place of a new batch."""
         self.next_order += 1
-        return self.next_order
+        return (self.next_order,)
 
     def put_back(self, batch: ProducerBatch) -> None:
         """Have a batch wait again at its place."""

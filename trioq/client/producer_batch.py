@@ -47,6 +47,9 @@ class Split(NamedTuple):
     parts: tuple[tuple[int, ProducerBatch], ...]
 
 
+Order = tuple[int, ...]
+"""A batch's number; parts of a split one are numbered within it: (7, 0) and (7, 1) are in (7,)."""
+
 Outcome = Written | Split | TrioqError
 
 
@@ -80,7 +83,7 @@ class ProducerBatch(BatchBuilder):
 
     topic: str
     partition: int
-    order: int
+    order: Order
     """Place among the partition's batches, by which they are put back for a retry."""
     opened_s: float
     deadline_s: float
@@ -163,7 +166,7 @@ def open_batch(
     topic: str,
     partition: int,
     *,
-    order: int,
+    order: Order,
     first_bytes: int,
     max_bytes: int,
     now_s: float,
@@ -193,7 +196,7 @@ def open_batch(
     return batch
 
 
-def batch_of(parent: ProducerBatch, data: bytearray, count: int, order: int) -> ProducerBatch:
+def batch_of(parent: ProducerBatch, data: bytearray, count: int, order: Order) -> ProducerBatch:
     """A closed batch with some of the records of `parent`, which was too large."""
     batch = open_batch(
         parent.topic,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import deque
 from typing import Final, NamedTuple
 
 import anyio
@@ -43,6 +44,41 @@ class Sent(NamedTuple):
 
     queue: PartitionQueue
     batch: ProducerBatch
+
+
+class Call(NamedTuple):
+    """A request under way."""
+
+    pending: PendingCall[ProduceResponse]
+    sent: list[Sent]
+
+
+class Calls:
+    """The requests under way on one connection, in their order."""
+
+    def __init__(self) -> None:
+        self._calls: deque[Call] = deque()
+        self._changed = anyio.Event()
+        self._ended = False
+
+    def add(self, call: Call) -> None:
+        """Another request was begun."""
+        self._calls.append(call)
+        self._changed.set()
+
+    def end(self) -> None:
+        """No more will come."""
+        self._ended = True
+        self._changed.set()
+
+    async def next(self) -> Call | None:
+        """The next in order; None when there are no more."""
+        while not self._calls:
+            if self._ended:
+                return None
+            self._changed = anyio.Event()
+            await self._changed.wait()
+        return self._calls.popleft()
 
 
 class Sender:
@@ -222,8 +258,9 @@ class Sender:
 
     def _note(self, node_id: int, reason: str) -> None:
         for queue in self._accumulator.active:
-            if queue.leader_id == node_id and queue.waiting:
-                queue.waiting[0].last_failure = reason
+            batch = queue.waiting[0] if queue.waiting else queue.open
+            if queue.leader_id == node_id and batch is not None:
+                batch.last_failure = reason
 
     def _fail_node(self, node_id: int, error: TrioqError) -> None:
         """The broker cannot be talked to, and another attempt would not change that."""
@@ -234,20 +271,32 @@ class Sender:
                         self._settlement.failed(queue, batch, error)
 
     async def _feed(self, node_id: int, connection: Connection) -> None:
-        """Send over `connection` for as long as it can be used."""
-        while connection.is_usable(anyio.current_time()):
-            if not connection.has_room:
-                await connection.wait_for_room()
-                continue
-            changed = self.changed()
-            sent, due_s = self._drain(node_id, anyio.current_time())
-            if sent:
-                await self._send(node_id, connection, sent)
-            elif due_s is None:
-                await changed.wait()
-            else:
-                with anyio.CancelScope(deadline=due_s):
+        """Send over `connection` for as long as it can be used; returns when all is settled."""
+        calls = Calls()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._collect, node_id, connection, calls)
+            while connection.is_usable(anyio.current_time()):
+                if not connection.has_room:
+                    await connection.wait_for_room()
+                    continue
+                changed = self.changed()
+                sent, due_s = self._drain(node_id, anyio.current_time())
+                if sent:
+                    await self._send(connection, sent, calls)
+                elif due_s is None:
                     await changed.wait()
+                else:
+                    with anyio.CancelScope(deadline=due_s):
+                        await changed.wait()
+            calls.end()
+
+    async def _collect(self, node_id: int, connection: Connection, calls: Calls) -> None:
+        """Settle batches by the answers to their requests, in the order of the requests.
+
+        The order matters: numbers given anew go on from the last batch that was acknowledged.
+        """
+        while (call := await calls.next()) is not None:
+            await self._finish(node_id, connection, call.pending, call.sent)
 
     def _drain(self, node_id: int, now_s: float) -> tuple[list[Sent], float | None]:
         """Batches for one request, in flight from now on; without any, when the next is due."""
@@ -276,9 +325,11 @@ class Sender:
             room_bytes -= batch.reserved_bytes
             accumulator.sent(queue, batch)
             sent.append(Sent(queue, batch))
+        if idempotence is not None and idempotence.needs_identity:
+            self._identity_needed.set()  # the last epoch of the one at hand was used up
         return sent, next_s
 
-    async def _send(self, node_id: int, connection: Connection, sent: list[Sent]) -> None:
+    async def _send(self, connection: Connection, sent: list[Sent], calls: Calls) -> None:
         settings = self._settings
         try:
             for _, batch in sent:
@@ -313,7 +364,7 @@ class Sender:
             for queue, batch in sent:
                 self._settlement.written(queue, batch, Written(-1, -1))
         else:
-            self._tasks.start_soon(self._finish, node_id, connection, pending, sent)
+            calls.add(Call(pending, sent))
 
     async def _finish(
         self,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from trioq import logs
 from trioq.client.accumulator_state import AccumulatorState
@@ -11,10 +13,14 @@ from trioq.client.idempotence_state import IdempotenceState, Repair
 from trioq.client.partition_queue import PartitionQueue
 from trioq.client.produce_verdicts import Verdict, judge
 from trioq.client.producer_batch import ProducerBatch, Written
+from trioq.client.unrouted import Failed
 from trioq.errors import DeliveryTimeout, TrioqError, error_class
 from trioq.wire.messages.produce import ProduceResponsePartition
 
 _log = logs.get_logger(__name__)
+
+_UNNOTICED_FAILURES: Final = 1000
+"""How many failures are kept; of more, the oldest are only logged."""
 
 
 @dataclass(slots=True)
@@ -33,7 +39,7 @@ class Counts:
 class Settlement:
     """Decides by the answers; `idempotence` is None for a producer without sequence numbers.
 
-    `first_failure` is the first failure that nobody was waiting for, until it is taken.
+    Failures that nobody was waiting for are kept until `take_failure`, the first of them.
     """
 
     def __init__(
@@ -45,7 +51,9 @@ class Settlement:
         delivery_timeout_ms: int,
     ) -> None:
         self.counts = Counts()
-        self.first_failure: TrioqError | None = None
+        self._unnoticed: deque[tuple[ProducerBatch | Failed, TrioqError]] = deque(
+            maxlen=_UNNOTICED_FAILURES
+        )
         self._accumulator = accumulator
         self._idempotence = idempotence
         self._retry_delay_s = retry_delay_s
@@ -121,7 +129,7 @@ class Settlement:
         self.counts.records_failed += count
         self.counts.batches_failed += 1
         if not batch.is_awaited:
-            self.first_failure = self.first_failure or error
+            self._unnoticed.append((batch, error))
             _log.warning(
                 "records not written",
                 topic=batch.topic,
@@ -139,11 +147,12 @@ class Settlement:
             return
         self.counts.records_failed += len(unrouted)
         if not unrouted.is_awaited:
-            self.first_failure = self.first_failure or error
             _log.warning(
                 "records not written", topic=name, records=len(unrouted), reason=str(error)
             )
-        self._accumulator.fail_unrouted(name, error)
+        failed = self._accumulator.fail_unrouted(name, error)
+        if not failed.is_awaited:
+            self._unnoticed.append((failed, error))
 
     def expire(self, now_s: float) -> None:
         """Give up what waits for longer than the delivery timeout."""
@@ -175,9 +184,10 @@ class Settlement:
                     self.failed(queue, batch, error)
 
     def take_failure(self) -> TrioqError | None:
-        """The first failure that nobody waited for, once."""
-        failure, self.first_failure = self.first_failure, None
-        return failure
+        """The first failure that nobody has been told since, once."""
+        unnoticed = [error for failed, error in self._unnoticed if not failed.is_awaited]
+        self._unnoticed.clear()
+        return unnoticed[0] if unnoticed else None
 
 
 def _refusal(batch: ProducerBatch, answer: ProduceResponsePartition) -> TrioqError:

@@ -49,15 +49,18 @@ def _length(field: Buffer | None) -> int:
 class Failed:
     """Where a delivery points that failed before its record was in any batch."""
 
-    __slots__ = ("_error",)
+    __slots__ = ("_error", "is_awaited")
 
-    def __init__(self, error: TrioqError) -> None:
+    def __init__(self, error: TrioqError, *, is_awaited: bool = False) -> None:
+        self.is_awaited = is_awaited
+        """Somebody was told."""
         self._error = error
 
     def is_settled(self, _delivery: Delivery) -> bool:
         return True
 
     async def deliver(self, _delivery: Delivery) -> RecordMetadata:
+        self.is_awaited = True
         raise own_copy(self._error)
 
 
@@ -101,12 +104,13 @@ class Unrouted:
                 delivery.index = routed.index
         self._end()
 
-    def fail(self, error: TrioqError) -> None:
-        """Have every record fail."""
-        failed = Failed(error)
+    def fail(self, error: TrioqError) -> Failed:
+        """Have every record fail; where their deliveries point to now."""
+        failed = Failed(error, is_awaited=self.is_awaited)
         for _, delivery in self._records:
             delivery.batch = failed
         self._end()
+        return failed
 
     def _end(self) -> None:
         self._records.clear()
