@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import ssl
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import anyio
 import pytest
 import sniffio
+import trustme
+from anyio.abc import SocketAttribute
+from anyio.streams.tls import TLSListener
 
 from tests.e2e.conftest import (  # noqa: F401  fixtures
     broker,
@@ -74,3 +79,54 @@ def closed_port() -> int:
     """A port that refuses connections."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return listener.getsockname()[1]
+
+
+class Certificates:
+    """An authority of the tests' own and a server's certificate for this machine."""
+
+    def __init__(self, directory: Path) -> None:
+        authority = trustme.CA()
+        self.ca = directory / "ca.pem"
+        authority.cert_pem.write_to_path(self.ca)
+        self.server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert("localhost", "127.0.0.1").configure_cert(self.server)
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return Certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture
+def tls_proxy(
+    certificates: Certificates,
+) -> Callable[[int], AbstractAsyncContextManager[int]]:
+    """A function that gives a port with TLS in front of a port without."""
+
+    @asynccontextmanager
+    async def proxy(port: int) -> AsyncIterator[int]:
+        listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=0)
+
+        async def pump(source: anyio.abc.ByteStream, sink: anyio.abc.ByteStream) -> None:
+            try:
+                async for data in source:
+                    await sink.send(data)
+            except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError):
+                pass
+            finally:
+                await anyio.aclose_forcefully(source)
+                await anyio.aclose_forcefully(sink)
+
+        async def forward(front: anyio.abc.ByteStream) -> None:
+            back = await anyio.connect_tcp("127.0.0.1", port)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(pump, front, back)
+                await pump(back, front)
+
+        secured = TLSListener(listener, certificates.server, standard_compatible=False)
+        async with secured, anyio.create_task_group() as tasks:
+            tasks.start_soon(secured.serve, forward)
+            yield listener.extra(SocketAttribute.local_port)
+            tasks.cancel_scope.cancel()
+
+    return proxy

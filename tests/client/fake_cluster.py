@@ -57,6 +57,7 @@ class FakeLog:
     epoch: int = 0
     batches: list[tuple[Any, list[tuple[Any, ...]]]] = field(default_factory=list)
     producers: dict[int, tuple[int, list[tuple[int, int, int]]]] = field(default_factory=dict)
+    appended: set[tuple[int, int, int, int]] = field(default_factory=set)
 
     @property
     def end(self) -> int:
@@ -85,8 +86,11 @@ class FakeLog:
                     if (first_seen, last_seen) == (header.base_sequence, last):
                         return 0, offset
                 if window and header.base_sequence != (window[-1][1] + 1) & 0x7FFFFFFF:
-                    behind = header.base_sequence <= window[-1][1]
-                    return (46 if behind else 45), -1
+                    mine = (header.producer_id, header.producer_epoch, header.base_sequence, last)
+                    return (46 if mine in self.appended else 45), -1
+            self.appended.add(
+                (header.producer_id, header.producer_epoch, header.base_sequence, last)
+            )
             window.append((header.base_sequence, last, self.end))
             del window[:-5]
         base = self.end
@@ -304,8 +308,9 @@ class FakeNode:
     def _serve(self, connection: socket.socket) -> None:
         with connection, contextlib.suppress(OSError), connection.makefile("rb") as stream:
             while len(prefix := stream.read(4)) == 4:
-                frame = memoryview(stream.read(struct.unpack(">i", prefix)[0]))
-                if not self._answer(connection, frame):
+                length = struct.unpack(">i", prefix)[0]
+                frame = memoryview(stream.read(length))
+                if len(frame) < length or not self._answer(connection, frame):
                     return
 
     def _answer(self, connection: socket.socket, frame: memoryview) -> bool:

@@ -83,7 +83,7 @@ class Cluster:
                 self._bootstrap.append(address)
         reasons = "; ".join(str(error) for _, error in failures)
         raise BootstrapFailed(
-            f"no broker answers: {reasons}. Is it running, and the address right?"
+            f"no broker answers: {reasons} (is it running, and the address right?)"
         )
 
     def node(self, node_id: int) -> Node:

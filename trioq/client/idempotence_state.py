@@ -9,7 +9,9 @@
 3. Where one may have been (no answer came), or the broker has lost the producer's state, numbers
    start at 0 in the next epoch, which also fences whatever is still under way. Epochs are
    counted up here; at the last one a new producer id is asked for.
-4. Other partitions keep the old epoch until none of their batches is unresolved.
+4. Until the first batch of an identity is acknowledged, one at a time is in flight: a broker that
+   does not know a producer takes it up at any sequence, and so after a gap.
+5. Other partitions keep the old epoch until none of their batches is unresolved.
 """
 
 from __future__ import annotations
@@ -36,13 +38,15 @@ class Repair(IntEnum):
 class PartitionSequences:
     """The numbers of one partition."""
 
-    __slots__ = ("acked_end", "identity", "next_sequence", "repair")
+    __slots__ = ("acked_end", "identity", "is_known", "next_sequence", "repair")
 
     def __init__(self) -> None:
         self.identity: ProducerIdentity | None = None
         self.next_sequence = 0
         self.acked_end = 0
         """The sequence behind the last acknowledged batch of this identity."""
+        self.is_known = False
+        """The broker has acknowledged a batch of this identity."""
         self.repair = Repair.NONE
 
     def need(self, repair: Repair) -> None:
@@ -52,6 +56,7 @@ class PartitionSequences:
     def acked(self, batch: ProducerBatch) -> None:
         """The broker has `batch`; answers of two brokers, in a change of leaders, may cross."""
         if batch.identity is not None and batch.identity == self.identity:
+            self.is_known = True
             end = following(batch.sequence, batch.count)
             if (end - self.acked_end) % _SEQUENCES < _SEQUENCES // 2:
                 self.acked_end = end
@@ -93,7 +98,7 @@ class IdempotenceState:
             if in_flight:
                 return False
             self._repair(sequences, waiting)
-        if self.identity is None:
+        if self.identity is None or (in_flight and not sequences.is_known):
             return False
         if batch.sequence != NO_SEQUENCE:
             return True
@@ -135,6 +140,7 @@ def _restart(sequences: PartitionSequences, identity: ProducerIdentity | None) -
     sequences.identity = identity
     sequences.next_sequence = 0
     sequences.acked_end = 0
+    sequences.is_known = False
 
 
 def following(sequence: int, count: int) -> int:

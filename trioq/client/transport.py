@@ -35,8 +35,8 @@ async def open_stream(
             return stream if tls is None else await _with_tls(stream, tls, address.host)
     except TimeoutError as error:
         raise ConnectionFailed(
-            f"no connection to {address} within {timeout_s:g} s: is the address right, and does "
-            "nothing between drop packets?"
+            f"no connection to {address} within {timeout_s:g} s: is the address right, "
+            f"{'and is it a TLS listener' if tls else 'and does nothing between drop packets'}?"
         ) from error
     except ssl.SSLCertVerificationError as error:
         raise AuthenticationFailed(
