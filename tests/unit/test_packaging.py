@@ -105,3 +105,25 @@ def test_nothing_heavy_is_imported_before_it_is_needed(package):
         [sys.executable, "-c", script], capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stderr
+
+
+def test_importing_the_package_loads_no_loop_and_no_client():
+    script = (
+        "import sys, trioq\n"
+        "loaded = {'anyio', 'trio', 'asyncio', 'trioq.client', 'structlog'} & set(sys.modules)\n"
+        "assert not loaded, loaded\n"
+        "assert {'connect', 'Client', 'SaslPlain'} <= set(dir(trioq))\n"
+        "assert trioq.connect.__module__ == 'trioq.client.client'\n"
+        "loaded = {'trio', 'asyncio', 'structlog', 'scramp', 'zstandard'} & set(sys.modules)\n"
+        "assert loaded <= {'asyncio'}, loaded\n"  # anyio's choice
+        "try:\n"
+        "    trioq.nothing\n"
+        "except AttributeError as error:\n"
+        "    assert 'nothing' in str(error)\n"
+        "else:\n"
+        "    raise SystemExit(1)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
