@@ -363,6 +363,23 @@ def test_a_classic_member_that_does_not_go_on_is_removed(step: str) -> None:
     assert waited == {"heartbeat": 30, "join": 60, "sync": 60}[step]
 
 
+def test_a_classic_member_that_rejoins_without_giving_up_is_removed() -> None:
+    bench = Bench()
+    classic = ClassicClient(bench, "a", "orders")
+    classic.owned, classic.generation = {("orders", p) for p in range(6)}, 7
+    client = Client(bench, "x", "orders")
+    upgraded(bench, client, classic_member("a", *range(6)))
+    everything = set(classic.owned)
+    for _ in range(6):
+        classic.join()
+        classic.sync()
+        classic.owned = set(everything)
+        client.beat()
+        bench.pass_time(10.1)
+    client.beat()
+    assert len(client.owned) == 6
+
+
 def test_classic_members_leave_by_id_or_by_instance_id() -> None:
     bench = Bench()
     client, classic = mixed(bench)

@@ -253,8 +253,8 @@ class ClassicMembers(ConsumerGroupCore):
         if self._describe_classic(member, request, subscription) or is_new:
             self._resolve(member, topics)
             self.group_epoch += 1
-        self._advance(member, topics, subscription.owned)
-        member.join_by_s = member.revoke_by_s = NEVER_S
+        self._advance(member, topics, subscription.owned, now_s)
+        member.join_by_s = NEVER_S
         member.sync_by_s = now_s + member.rebalance_timeout_ms / MS_PER_S
         self._extend_session(member, now_s)
         self._watch(member)

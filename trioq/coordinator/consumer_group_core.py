@@ -17,6 +17,7 @@ from trioq.coordinator.consumer_member import (
     earliest_deadline_s,
 )
 from trioq.coordinator.consumer_requests import (
+    JOIN_EPOCH,
     ConsumerGroupDescription,
     ConsumerGroupPhase,
     ConsumerGroupSettings,
@@ -84,7 +85,7 @@ class ConsumerGroupCore:
             self._owners.take(member, member.assigned)
             self._owners.take(member, member.pending_revocation)
             self._extend_session(member, now_s)
-            if member.phase is MemberPhase.UNREVOKED and not member.is_classic:
+            if member.phase is MemberPhase.UNREVOKED:
                 member.revoke_by_s = now_s + member.rebalance_timeout_ms / MS_PER_S
             self._watch(member)
 
@@ -193,7 +194,8 @@ class ConsumerGroupCore:
         self._owners.release(member, member.pending_revocation)
         member.pending_revocation = {}
         member.phase = MemberPhase.STABLE
-        member.epoch = member.previous_epoch = 0
+        member.epoch = member.previous_epoch = JOIN_EPOCH
+        member.revoke_by_s = NEVER_S
         member.touch()
 
     def _subscribe(self, member: Member, names: frozenset[str], regex: str | None) -> bool:
@@ -205,11 +207,19 @@ class ConsumerGroupCore:
         member.touch()
         return True
 
-    def _advance(self, member: Member, topics: Topics, owned: Assignment | None) -> bool:
-        """Bring the target up to date and the member nearer to it; whether the member moved."""
+    def _advance(
+        self, member: Member, topics: Topics, owned: Assignment | None, now_s: float
+    ) -> None:
+        """Bring the target up to date and the member nearer to it.
+
+        From when it is told to give something up it has its rebalance timeout to do so.
+        """
         self._refresh(topics)
         self._update_target(topics)
-        return reconcile(member, self.assignment_epoch, self._owners, owned)
+        if reconcile(member, self.assignment_epoch, self._owners, owned):
+            must_revoke = member.phase is MemberPhase.UNREVOKED
+            timeout_s = member.rebalance_timeout_ms / MS_PER_S
+            member.revoke_by_s = now_s + timeout_s if must_revoke else NEVER_S
 
     def _resolve(self, member: Member, topics: Topics) -> None:
         member.topics = self._subscriptions.topic_ids(

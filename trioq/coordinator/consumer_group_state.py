@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from trioq.coordinator.consumer_classic_members import ClassicMembers
-from trioq.coordinator.consumer_group_core import MS_PER_S, new_member_id
+from trioq.coordinator.consumer_group_core import new_member_id
 from trioq.coordinator.consumer_member import NEVER_S, Member, MemberPhase
 from trioq.coordinator.consumer_requests import (
     JOIN_EPOCH,
@@ -201,10 +201,7 @@ class ConsumerGroupState(ClassicMembers):
         if self._update(member, request) or is_new:
             self._resolve(member, topics)
             self.group_epoch += 1
-        if self._advance(member, topics, request.owned):
-            unrevoked = member.phase is MemberPhase.UNREVOKED
-            timeout_s = member.rebalance_timeout_ms / MS_PER_S
-            member.revoke_by_s = now_s + timeout_s if unrevoked else NEVER_S
+        self._advance(member, topics, request.owned, now_s)
         self._extend_session(member, now_s)
         self._watch(member)
         tell = is_full(request) or missed_answer or member.assigned is not assigned
@@ -218,7 +215,6 @@ class ConsumerGroupState(ClassicMembers):
             self._restart(member)
         else:
             self._rename(member, member_id, now_ms)
-        member.revoke_by_s = NEVER_S
 
     def _update(self, member: Member, request: ConsumerHeartbeat) -> bool:
         """Take on what the request says of the member; whether a new target is needed."""
@@ -275,7 +271,6 @@ class ConsumerGroupState(ClassicMembers):
             # Its partitions wait for whoever comes with the same instance id, for a session.
             self._restart(member)
             member.epoch = LEAVE_STATIC_EPOCH
-            member.revoke_by_s = NEVER_S
             self._extend_session(member, now_s)
             return [Persist(), answer]
         self._remove(member, now_ms)
