@@ -22,7 +22,10 @@ _TESTS = (
     *(f"tests/unit/test_native_{part}.py" for part in ("frames", "growth", "hot_request")),
     *(f"tests/unit/test_native_{part}.py" for part in ("index_search", "posix", "socket_io")),
     *(f"tests/unit/test_record_{part}.py" for part in ("batch", "compression", "validate")),
-    *(f"tests/unit/test_record_{part}.py" for part in ("fetched", "producing")),
+    *(
+        f"tests/unit/test_record_{part}.py"
+        for part in ("fetched", "fetched_reference", "producing")
+    ),
     "tests/unit/test_wire_hot.py",
     *(f"tests/unit/test_net_{part}.py" for part in ("egress", "socket_buffers")),
 )

@@ -1,9 +1,9 @@
 """Fetched batches and their records, opened when touched, for consumers."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Generic, final
+from collections.abc import Iterator, Sequence
+from typing import Generic, final
 
-from typing_extensions import Buffer, TypeVar
+from typing_extensions import TypeVar
 
 from trioq._native.batch_header import BatchHeader
 
@@ -107,21 +107,3 @@ class RecordBatchView(Generic[_K, _V]):
     def values(self) -> list[_V]: ...
     def timestamps(self) -> list[int]: ...
     def headers(self) -> list[tuple[tuple[str, bytes | None], ...]]: ...
-
-def read_batches(
-    data: Buffer,
-    start_offset: int,
-    *,
-    topic: str,
-    partition: int,
-    decompress: Callable[[int, memoryview], Buffer],
-    aborted: Iterable[tuple[int, int]] | None = None,
-    check_crc: bool = True,
-    key_deserializer: Callable[[bytes], object] | None = None,
-    value_deserializer: Callable[[bytes], object] | None = None,
-) -> tuple[list[RecordBatchView[Any, Any]], int, bool]:
-    """(batches, next offset, is truncated): see trioq.record.fetched.read_fetched.
-
-    `decompress` is called with a codec (1 to 4) and the compressed records, which are valid until
-    it returns. `aborted` has (producer id, first offset) pairs.
-    """

@@ -2,7 +2,7 @@
 # cython: nonecheck=True
 """Fetched batches and their records, opened when touched; the contract is in record_view.pyi.
 
-The bytes are held by a buffer (`_Bytes`) for as long as something points into it, so that every
+The bytes are held by a buffer (HeldBytes) for as long as something points into it, so that every
 pointer stays valid. Every read is bounded (see record_parse.pxd), each time it is done: nothing
 breaks if the bytes change against the contract. Attributes that are None, in an object that was
 made by `__new__` alone, are AttributeErrors (nonecheck).
@@ -15,24 +15,9 @@ from cpython.buffer cimport (
     PyBuffer_Release,
     PyObject_GetBuffer,
 )
-from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint32_t
+from libc.stdint cimport int32_t, int64_t, uint8_t
 
-from trioq._native.batch_header cimport (
-    APPEND_TIME_BIT,
-    BATCH_LENGTH_AT,
-    CODEC_MASK,
-    CONTROL_BIT,
-    HEADER_BYTES_C,
-    HIGHEST_CODEC,
-    LOG_OVERHEAD_C,
-    MAGIC_AT,
-    MAGIC_V2,
-    TRANSACTIONAL_BIT,
-    BatchHeader,
-    batch_crc,
-    parse_header,
-)
-from trioq._native.bigendian cimport load_i16, load_i32
+from trioq._native.batch_header cimport APPEND_TIME_BIT, CODEC_MASK, HEADER_BYTES_C, BatchHeader
 from trioq._native.gil cimport RELEASE_ABOVE_BYTES
 from trioq._native.record_parse cimport (
     NONE,
@@ -48,24 +33,11 @@ from trioq._native.records cimport Walk, decode_headers, fault_error
 
 from types import GenericAlias
 
-from trioq.errors import (
-    CorruptMessage,
-    InvalidRecord,
-    KafkaError,
-    UnsupportedCompressionType,
-    UnsupportedForMessageFormat,
-)
-
-
-cdef int64_t MAX_OFFSET = 0x7FFFFFFFFFFFFFFF
-cdef Py_ssize_t CONTROL_KEY_BYTES = 4  # version and type
-cdef int16_t ABORT_MARKER = 0
+from trioq.errors import InvalidRecord
 
 
 @cython.final
-cdef class _Bytes:
-    # A buffer, held until nothing points into it.
-    cdef Py_buffer view
+cdef class HeldBytes:
 
     def __cinit__(self, data):
         PyObject_GetBuffer(data, &self.view, PyBUF_SIMPLE)
@@ -75,13 +47,8 @@ cdef class _Bytes:
 
 
 @cython.final
-cdef class _Origin:
-    # What the batches of one read have in common.
-    cdef str topic
-    cdef int32_t partition
-    cdef object decompress
-    cdef object key_deserializer
-    cdef object value_deserializer
+cdef class Origin:
+    pass
 
 
 cdef inline object _deserialized(object deserialize, object field):
@@ -137,16 +104,6 @@ cdef Survey _survey(
 @cython.final
 @cython.freelist(16)
 cdef class RecordBatchView:
-    cdef _Origin _origin
-    cdef readonly BatchHeader header
-    cdef _Bytes _bytes          # what _data points into: all fetched bytes, or decompressed ones
-    cdef const uint8_t* _data   # of the records; decompressed once _is_open
-    cdef const uint8_t* _end
-    cdef const uint8_t* _start  # of the first record to show, once _is_open
-    cdef int32_t _first_delta
-    cdef int32_t _count         # of records to show; -1: not known yet
-    cdef bint _is_open
-    cdef tuple _headers         # of the record decoded last: the next mostly has the same keys
 
     def __init__(self):
         raise TypeError("a RecordBatchView comes from read_batches")
@@ -187,7 +144,7 @@ cdef class RecordBatchView:
         return self.header.size_bytes
 
     cpdef open(self):
-        cdef _Bytes held = self._bytes
+        cdef HeldBytes held = self._bytes
         cdef const uint8_t* data = self._data
         cdef const uint8_t* end = self._end
         cdef BatchHeader header = self.header
@@ -195,7 +152,7 @@ cdef class RecordBatchView:
         if self._is_open:
             return
         if header.attributes & CODEC_MASK:
-            held = _Bytes(self._decompressed())
+            held = HeldBytes(self._decompressed())
             data = <const uint8_t*>held.view.buf
             end = data + held.view.len
         if end - data > RELEASE_ABOVE_BYTES:
@@ -342,13 +299,13 @@ cdef class RecordBatchView:
 
 @cython.final
 cdef class _Window:
-    # Part of a _Bytes as a read-only buffer of its own.
-    cdef _Bytes held
+    # Part of a HeldBytes as a read-only buffer of its own.
+    cdef HeldBytes held
     cdef const uint8_t* start
     cdef Py_ssize_t length
 
     @staticmethod
-    cdef _Window of(_Bytes held, const uint8_t* start, Py_ssize_t length):
+    cdef _Window of(HeldBytes held, const uint8_t* start, Py_ssize_t length):
         cdef _Window window = _Window.__new__(_Window)
         window.held = held
         window.start = start
@@ -368,7 +325,7 @@ cdef class Record:
     cdef readonly RecordBatchView batch
     cdef readonly int64_t offset
     cdef RecordView _view
-    cdef _Bytes _bytes  # what _view points into
+    cdef HeldBytes _bytes  # what _view points into
     cdef object _key    # once touched
     cdef object _value
     cdef bint _has_key, _has_value
@@ -470,155 +427,22 @@ cdef class _Records:
         return record
 
 
-# ---- many batches ----
+# ---- for the reader of responses ----
 
 
-cdef bint _is_abort_marker(const uint8_t* data, const uint8_t* end) noexcept nogil:
-    # Whether the first record of an uncompressed control batch has the key of one.
-    cdef RecordView record
-    if data == end or parse_record(data, end, &record) != NONE:
-        return False
-    if record.key_length < CONTROL_KEY_BYTES:
-        return False
-    return load_i16(record.key + 2) == ABORT_MARKER
-
-
-cdef BatchHeader _checked_header(
-    const uint8_t* p, Py_ssize_t position, Py_ssize_t size, bint check_crc
+cdef RecordBatchView new_view(
+    Origin origin, HeldBytes held, BatchHeader header, const uint8_t* p, int32_t first_delta
 ):
-    # Of the whole batch of `size` bytes at p.
-    cdef BatchHeader header
-    cdef uint32_t crc
-    if p[MAGIC_AT] != MAGIC_V2:
-        raise CorruptMessage(f"unknown magic {p[MAGIC_AT]}")
-    header = parse_header(p, position)
-    if check_crc:
-        if size > RELEASE_ABOVE_BYTES:
-            with nogil:
-                crc = batch_crc(p, size)
-        else:
-            crc = batch_crc(p, size)
-        if crc != header.crc:
-            raise CorruptMessage(f"CRC is {header.crc:#010x}, the bytes give {crc:#010x}")
-    if (
-        header.last_offset_delta < 0
-        or header.record_count < 0
-        or header.record_count > <int64_t>header.last_offset_delta + 1
-    ):
-        raise CorruptMessage(
-            f"{header.record_count} records with last offset delta {header.last_offset_delta}"
-        )
-    if header.base_offset < 0 or header.base_offset >= MAX_OFFSET - header.last_offset_delta:
-        raise CorruptMessage(f"base offset {header.base_offset} is impossible")
-    if (header.attributes & CODEC_MASK) > HIGHEST_CODEC:
-        raise UnsupportedCompressionType(f"unknown codec {header.attributes & CODEC_MASK}")
-    return header
-
-
-cdef BatchHeader _next_header(
-    _Bytes held, Py_ssize_t position, bint check_crc, bint* is_truncated
-):
-    # Of the batch at `position`; None where it does not lie wholly in the bytes.
-    cdef const uint8_t* p = <const uint8_t*>held.view.buf + position
-    cdef Py_ssize_t available = held.view.len - position
-    cdef Py_ssize_t size
-    if available > MAGIC_AT and p[MAGIC_AT] < MAGIC_V2:
-        raise UnsupportedForMessageFormat(
-            f"message format {p[MAGIC_AT]} is not read: the broker must convert it to v2 batches"
-        )
-    if available >= LOG_OVERHEAD_C:
-        size = <Py_ssize_t>load_i32(p + BATCH_LENGTH_AT) + LOG_OVERHEAD_C
-        if size < HEADER_BYTES_C:
-            raise CorruptMessage(f"a batch of {size} bytes")
-        if size <= available:
-            return _checked_header(p, position, size, check_crc)
-    is_truncated[0] = True
-    return None
-
-
-@cython.final
-cdef class _Aborted:
-    # Which producers have an aborted transaction open, while batches are read in order.
-    cdef list waiting  # (first offset, producer id), the last offset first
-    cdef set open_ids
-
-    cdef bint hides(self, BatchHeader header, const uint8_t* data, const uint8_t* end) except -1:
-        if not header.attributes & TRANSACTIONAL_BIT:
-            return False
-        cdef Py_ssize_t count = len(self.waiting)
-        while count and self.waiting[count - 1][0] <= header.base_offset + header.last_offset_delta:
-            self.open_ids.add(self.waiting.pop()[1])
-            count -= 1
-        if header.producer_id not in self.open_ids:
-            return False
-        if header.attributes & CONTROL_BIT:
-            if _is_abort_marker(data, end):
-                self.open_ids.discard(header.producer_id)
-            return False
-        return True
-
-
-def read_batches(
-    data, int64_t start_offset, *, str topic not None, int32_t partition, decompress,
-    aborted=None, bint check_crc=True, key_deserializer=None, value_deserializer=None,
-):
-    cdef _Bytes held = _Bytes(data)
-    cdef _Origin origin = _Origin.__new__(_Origin)
-    cdef _Aborted aborts = None
-    cdef RecordBatchView batch
-    cdef BatchHeader header
-    cdef Py_ssize_t position = 0
-    cdef int64_t next_offset = start_offset
-    cdef int64_t delta
-    cdef bint is_truncated = False
-    cdef list batches = []
-    cdef const uint8_t* p
-    if start_offset < 0:
-        raise ValueError(f"no record has offset {start_offset}")
-    origin.topic = topic
-    origin.partition = partition
-    origin.decompress = decompress
-    origin.key_deserializer = key_deserializer
-    origin.value_deserializer = value_deserializer
-    if aborted:
-        aborts = _Aborted.__new__(_Aborted)
-        aborts.waiting = sorted(((first, pid) for pid, first in aborted), reverse=True)
-        aborts.open_ids = set()
-    while position < held.view.len:
-        try:
-            header = _next_header(held, position, check_crc, &is_truncated)
-        except KafkaError as error:
-            if next_offset > start_offset:  # a fetch from there meets it again
-                break
-            raise type(error)(
-                f"{topic}-{partition}, fetched from offset {start_offset}: {error}"
-            ) from error
-        if header is None:
-            break
-        p = <const uint8_t*>held.view.buf + position
-        position += header.size_bytes
-        delta = start_offset - header.base_offset
-        if aborts is not None and aborts.hides(
-            header, p + HEADER_BYTES_C, p + header.size_bytes
-        ):
-            next_offset = max(next_offset, header.base_offset + header.last_offset_delta + 1)
-            continue
-        if delta > header.last_offset_delta:
-            continue
-        next_offset = max(next_offset, header.base_offset + header.last_offset_delta + 1)
-        if header.attributes & CONTROL_BIT or header.record_count == 0:
-            continue
-        batch = RecordBatchView.__new__(RecordBatchView)
-        batch._origin = origin
-        batch.header = header
-        batch._bytes = held
-        batch._data = p + HEADER_BYTES_C
-        batch._end = p + header.size_bytes
-        batch._start = batch._end
-        batch._first_delta = <int32_t>max(0, delta)
-        batch._count = -1
-        if header.record_count == <int64_t>header.last_offset_delta + 1:
-            batch._count = header.record_count - batch._first_delta
-        batch._headers = ()
-        batches.append(batch)
-    return batches, next_offset, is_truncated
+    cdef RecordBatchView batch = RecordBatchView.__new__(RecordBatchView)
+    batch._origin = origin
+    batch.header = header
+    batch._bytes = held
+    batch._data = p + HEADER_BYTES_C
+    batch._end = p + header.size_bytes
+    batch._start = batch._end
+    batch._first_delta = first_delta
+    batch._count = -1
+    if header.record_count == <int64_t>header.last_offset_delta + 1:
+        batch._count = header.record_count - first_delta
+    batch._headers = ()
+    return batch

@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from trioq._native.record_view import Record, RecordBatchView, read_batches
+from trioq._native.batch_read import read_batches
+from trioq._native.record_view import Record, RecordBatchView
 from trioq.record.compression import MAX_DECOMPRESSED_BYTES, Codec, decompress
 
 if TYPE_CHECKING:
