@@ -488,8 +488,6 @@ def test_commits_come_at_the_members_epoch() -> None:
     assert isinstance(check("b", None, a.epoch, bench.now_s), UnknownMemberId)
     assert isinstance(check("", None, -1, bench.now_s), UnknownMemberId)
     assert isinstance(check("b", "one", a.epoch, bench.now_s), FencedInstanceId)
-    assert bench.group.uses_consumer_protocol("a")
-    assert not bench.group.uses_consumer_protocol("b")
 
 
 def test_offsets_are_read_by_anyone_who_claims_nothing() -> None:

@@ -104,9 +104,15 @@ class ConsumerGroupState(ClassicMembers):
         member_id: str,
         instance_id: str | None,
         epoch: int,
-        now_s: float,  # noqa: ARG002 - the classic machine's signature; no sign of life here
+        now_s: float,  # noqa: ARG002
+        *,
+        transactional: bool = False,  # noqa: ARG002
     ) -> KafkaError | None:
-        """Whether a member may commit offsets at this epoch; without members anyone may."""
+        """OffsetCommit: None if the member may commit at this epoch; without members anyone may.
+
+        The signature is that of the classic machine: here a commit is no sign of life, and
+        transactions make no difference.
+        """
         if epoch < 0 and not self._members:
             return None
         if instance_id is not None:
@@ -122,11 +128,6 @@ class ConsumerGroupState(ClassicMembers):
         if not member_id and epoch < 0:
             return None
         return self._check_member(member_id or "", epoch)
-
-    def uses_consumer_protocol(self, member_id: str) -> bool:
-        """Whether commits of this member need OffsetCommit version 9, which knows its epochs."""
-        member = self._members.get(member_id)
-        return member is not None and not member.is_classic
 
     def abandon(self, error: KafkaError, now_s: float) -> list[Effect]:  # noqa: ARG002
         """Nobody ever waits for an answer of this machine."""
