@@ -111,12 +111,8 @@ class GroupMember(ABC, Generic[Machine]):
             match step:
                 case Wait(until_s):
                     await self._rebalance_pulse.wait(until_s)
-                case Revoke(_, lost) if self._reader.is_holding and not lost:
-                    self._waits_for_user = True
-                    await self._rebalance_pulse.wait()
-                    self._waits_for_user = False
-                case Revoke(partitions, lost):
-                    await self._give_up(partitions, lost=lost)
+                case Revoke():
+                    await self._give_up(step)
                 case Assign(added, owned):
                     self._log.info(
                         "partitions assigned", added=len(added), owned=len(owned), **self._where()
@@ -176,18 +172,28 @@ class GroupMember(ABC, Generic[Machine]):
 
     # ---- inside -----------------------------------------------------------------------
 
-    async def _give_up(self, partitions: frozenset[TopicPartition], *, lost: bool) -> None:
-        self._log.info(
-            "partitions lost" if lost else "partitions revoked",
-            count=len(partitions),
-            **self._where(),
-        )
+    async def _give_up(self, step: Revoke) -> None:
+        """Give partitions up as soon as the user is done with the record in hand.
+
+        It is given no other one meanwhile. What is lost is given up at once.
+        """
         self._reader.stop()
         try:
-            await self._host.give_up(partitions, lost=lost)
+            while self._reader.is_holding and not step.lost:
+                self._waits_for_user = True
+                await self._rebalance_pulse.wait()
+                self._waits_for_user = False
+                if self.machine.next_step(anyio.current_time()) != step:
+                    return
+            self._log.info(
+                "partitions lost" if step.lost else "partitions revoked",
+                count=len(step.partitions),
+                **self._where(),
+            )
+            await self._host.give_up(step.partitions, lost=step.lost)
         finally:
             self._reader.go()
-        self.machine.revoked(partitions)
+        self.machine.revoked(step.partitions)
         self._heartbeat_pulse.beat()
 
     def _where(self) -> dict[str, object]:
