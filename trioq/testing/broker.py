@@ -10,16 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
-from anyio import to_thread
-
-from trioq.cli.admin_connection import HostPort
 from trioq.config.listeners import format_address
-from trioq.testing import waiting
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from trioq._native.record_view import Record
+    from trioq.testing.waiting import Observer
     from trioq.types import TopicPartition
 
 DEFAULT_SETTINGS: Final = {
@@ -136,22 +133,16 @@ class BrokerUnderTest:
     ) -> str:
         """Create a topic, with a unique name where none is given; returns the name."""
         topic = unique_topic() if name is None else name
-        waiting.with_admin(
-            self._host_port(),
-            lambda admin: admin.create(
-                topic, partitions=partitions, replication_factor=1, config=config or {}
-            ),
-        )
+        self._observer.create_topic(topic, partitions, config or {})
         return topic
 
     def records(self, topic: str) -> list[Record[bytes | None, bytes | None]]:
         """All committed records of a topic now; those of a partition are in order."""
-        return waiting.read_topic(self._host_port(), topic)
+        return self._observer.records(topic)
 
     def end_offsets(self, topic: str) -> dict[int, int]:
         """The offset that the next record gets, by partition."""
-        details = waiting.with_admin(self._host_port(), lambda admin: admin.describe(topic))
-        return {one.partition: one.end_offset or 0 for one in details.partitions}
+        return self._observer.end_offsets(topic)
 
     def wait_for_records(
         self, topic: str, count: int = 1, *, timeout_s: float = WAIT_TIMEOUT_S
@@ -160,7 +151,7 @@ class BrokerUnderTest:
 
         Returns all of them; those of a partition are in order. Raises NotInTime.
         """
-        return waiting.wait_for_records(self._host_port(), topic, count, timeout_s)
+        return self._observer.wait_for_records(topic, count, timeout_s)
 
     async def async_wait_for_records(
         self, topic: str, count: int = 1, *, timeout_s: float = WAIT_TIMEOUT_S
@@ -169,6 +160,8 @@ class BrokerUnderTest:
 
         Cancelled only when the wait is over.
         """
+        from anyio import to_thread  # noqa: PLC0415  as in _observer
+
         return await to_thread.run_sync(
             lambda: self.wait_for_records(topic, count, timeout_s=timeout_s)
         )
@@ -180,7 +173,7 @@ class BrokerUnderTest:
         or, without a topic, of the partitions that the group has committed. Offsets count: so do
         the markers of transactions.
         """
-        return waiting.group_lag(self._host_port(), group, topic)
+        return self._observer.lag(group, topic)
 
     def wait_for_lag(
         self,
@@ -194,7 +187,7 @@ class BrokerUnderTest:
 
         A group without committed offsets has no lag yet if no topic is named. Raises NotInTime.
         """
-        return waiting.wait_for_lag(self._host_port(), group, topic, at_most, timeout_s)
+        return self._observer.wait_for_lag(group, topic, at_most, timeout_s)
 
     async def async_wait_for_lag(
         self,
@@ -205,9 +198,15 @@ class BrokerUnderTest:
         timeout_s: float = WAIT_TIMEOUT_S,
     ) -> dict[TopicPartition, int]:
         """As `wait_for_lag`, in a thread; see `async_wait_for_records`."""
+        from anyio import to_thread  # noqa: PLC0415  as in _observer
+
         return await to_thread.run_sync(
             lambda: self.wait_for_lag(group, topic, at_most=at_most, timeout_s=timeout_s)
         )
 
-    def _host_port(self) -> HostPort:
-        return HostPort(self.host, self.port)
+    @property
+    def _observer(self) -> Observer:
+        # Imported where it is used: it takes longer than a broker takes to start.
+        from trioq.testing.waiting import Observer  # noqa: PLC0415
+
+        return Observer(self.host, self.port)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from operator import methodcaller
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from trioq.cli.admin_connection import AdminConnection, HostPort
@@ -147,48 +147,65 @@ class TopicReader:
         return is_new
 
 
-def read_topic(address: HostPort, topic: str) -> list[Record[Any, Any]]:
-    """All committed records of a topic; none where it does not exist."""
-    reader = TopicReader(address, topic)
-    try:
-        return reader.read()
-    finally:
-        reader.close()
+class Observer:
+    """Asks a broker at an address what is in it; every call on connections of its own."""
 
+    def __init__(self, host: str, port: int) -> None:
+        self._address = HostPort(host, port)
 
-def wait_for_records(
-    address: HostPort, topic: str, count: int, timeout_s: float
-) -> list[Record[Any, Any]]:
-    """At least `count` committed records of a topic, which may not exist yet."""
-    reader = TopicReader(address, topic)
-    try:
+    def create_topic(self, name: str, partitions: int, config: Mapping[str, str]) -> None:
+        """Create a topic; raises AdminError."""
+        with self._admin() as admin:
+            admin.create(name, partitions=partitions, replication_factor=1, config=config)
+
+    def end_offsets(self, topic: str) -> dict[int, int]:
+        """The next offset of each partition."""
+        with self._admin() as admin:
+            return {one.partition: one.end_offset or 0 for one in admin.describe(topic).partitions}
+
+    def records(self, topic: str) -> list[Record[Any, Any]]:
+        """All committed records of a topic; none where it does not exist."""
+        with closing(TopicReader(self._address, topic)) as reader:
+            return reader.read()
+
+    def wait_for_records(self, topic: str, count: int, timeout_s: float) -> list[Record[Any, Any]]:
+        """At least `count` committed records of a topic, which may not exist yet."""
+        with closing(TopicReader(self._address, topic)) as reader:
+            return wait_for(
+                reader.read,
+                lambda records: len(records) >= count,
+                lambda records: f"{topic} has {len(records)} records of {count}",
+                timeout_s,
+            )
+
+    def lag(self, group: str, topic: str | None) -> dict[TopicPartition, int]:
+        """See BrokerUnderTest.lag."""
+        with AdminConnection(self._address, timeout_s=CALL_TIMEOUT_S) as connection:
+            committed = _committed(connection, group)
+        topics = {one.topic for one in committed} if topic is None else {topic}
+        lag: dict[TopicPartition, int] = {}
+        with self._admin() as admin:
+            for name in sorted(topics):
+                for one in admin.describe(name).partitions:
+                    partition = TopicPartition(name, one.partition)
+                    if topic is not None or partition in committed:
+                        start = committed.get(partition, one.start_offset or 0)
+                        lag[partition] = max(0, (one.end_offset or 0) - start)
+        return lag
+
+    def wait_for_lag(
+        self, group: str, topic: str | None, at_most: int, timeout_s: float
+    ) -> dict[TopicPartition, int]:
+        """The lag of a group, once it is `at_most` in all partitions together and there is one."""
         return wait_for(
-            reader.read,
-            lambda records: len(records) >= count,
-            lambda records: f"{topic} has {len(records)} records of {count}",
+            lambda: self.lag(group, topic),
+            lambda lag: bool(lag) and sum(lag.values()) <= at_most,
+            lambda lag: _said_lag(group, lag),
             timeout_s,
         )
-    finally:
-        reader.close()
 
-
-def group_lag(address: HostPort, group: str, topic: str | None) -> dict[TopicPartition, int]:
-    """How many offsets of each partition a group has not committed yet.
-
-    Of every partition of `topic`, where nothing committed counts from the partition's start; or,
-    without a topic, of the partitions that the group has committed.
-    """
-    with AdminConnection(address, timeout_s=CALL_TIMEOUT_S) as connection:
-        committed = _committed(connection, group)
-    topics = {one.topic for one in committed} if topic is None else {topic}
-    lag: dict[TopicPartition, int] = {}
-    for name in sorted(topics):
-        for one in with_admin(address, methodcaller("describe", name)).partitions:
-            partition = TopicPartition(name, one.partition)
-            if topic is not None or partition in committed:
-                start = committed.get(partition, one.start_offset or 0)
-                lag[partition] = max(0, (one.end_offset or 0) - start)
-    return lag
+    def _admin(self) -> closing[TopicAdmin]:
+        return closing(TopicAdmin([self._address], timeout_s=CALL_TIMEOUT_S))
 
 
 def _committed(connection: AdminConnection, group: str) -> dict[TopicPartition, int]:
@@ -208,29 +225,8 @@ def _committed(connection: AdminConnection, group: str) -> dict[TopicPartition, 
     raise error_class(answered.error_code)
 
 
-def wait_for_lag(
-    address: HostPort, group: str, topic: str | None, at_most: int, timeout_s: float
-) -> dict[TopicPartition, int]:
-    """The lag of a group, once it is `at_most` in all partitions together and there is one."""
-    return wait_for(
-        lambda: group_lag(address, group, topic),
-        lambda lag: bool(lag) and sum(lag.values()) <= at_most,
-        lambda lag: _said_lag(group, lag),
-        timeout_s,
-    )
-
-
 def _said_lag(group: str, lag: dict[TopicPartition, int]) -> str:
     if not lag:
         return f"group {group} has committed nothing"
     shown = ", ".join(f"{partition}: {count}" for partition, count in lag.items())
     return f"group {group} has a lag of {sum(lag.values())} ({shown})"
-
-
-def with_admin(address: HostPort, call: Callable[[TopicAdmin], T]) -> T:
-    """`call` with a TopicAdmin on a connection of its own."""
-    admin = TopicAdmin([address], timeout_s=CALL_TIMEOUT_S)
-    try:
-        return call(admin)
-    finally:
-        admin.close()
