@@ -17,6 +17,7 @@ from trioq._native.kept_answers import KeptAnswers
 from trioq._native.request_lane import RequestLane
 from trioq._native.response_ring import ANSWERED, OPEN, PassQueue
 from trioq.config import BrokerConfig, TopicConfig
+from trioq.errors import IllegalGeneration, KafkaError
 from trioq.metastore.layout import PartitionState
 from trioq.replication.partition import Partition
 from trioq.server.connection import Connection
@@ -32,6 +33,7 @@ from trioq.wire.messages.fetch import (
     FetchRequestPartition,
     FetchRequestTopic,
 )
+from trioq.wire.messages.heartbeat import HeartbeatRequest
 from trioq.wire.messages.list_offsets import (
     ListOffsetsRequest,
     ListOffsetsRequestPartition,
@@ -502,3 +504,38 @@ def test_the_region_of_an_answer_that_is_not_sent_is_given_back() -> None:
     rig.connection.cancel_waiting()
     assert not shared.is_lent
     rig.close()
+
+
+class Groups:
+    def __init__(self) -> None:
+        self.seen: list[tuple[Any, ...]] = []
+
+    def heartbeat(self, *asked: Any) -> KafkaError | None:
+        self.seen.append(asked)
+        if asked[1] == 666:
+            raise ZeroDivisionError("a bug")
+        return None if asked[1] == 7 else IllegalGeneration()
+
+
+@pytest.mark.parametrize("version", range(5))
+@pytest.mark.parametrize("generation", [7, 8, 666])
+@pytest.mark.parametrize("instance_id", [None, "an instance"])
+def test_heartbeats(version: int, generation: int, instance_id: str | None) -> None:
+    found = []
+    for has_lane in (True, False):
+        rig = Rig(has_lane=has_lane)
+        groups = Groups()
+        rig.ctx.groups = groups  # type: ignore[assignment]
+        instance_id = instance_id if version >= 3 else None
+        body = HeartbeatRequest(
+            group_id="a group",
+            generation_id=generation,
+            member_id="ä",
+            group_instance_id=instance_id,
+        ).encode(version)
+        rig.feed(frame(12, version, body, 5))
+        assert rig.taken == (has_lane and generation == 7)
+        assert set(groups.seen) == {("a group", generation, "ä", instance_id)}
+        found.append(rig.answers())
+        rig.close()
+    assert found[0] == found[1]

@@ -53,7 +53,7 @@ class Pipe:
     def receive(self, buffer: Buffer, start: int, length: int) -> int:
         raise AssertionError("nothing is received here")
 
-    def send(self, buffers: list[Buffer], first_offset: int) -> int:
+    def send(self, buffers: list[Buffer], first_offset: int, *, more: bool = False) -> int:
         return self._take(b"".join(buffers)[first_offset:])
 
     def send_file(self, file_fd: int, position: int, length: int) -> int:

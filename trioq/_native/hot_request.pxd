@@ -68,6 +68,9 @@ cdef struct SingleProduce:
     Py_ssize_t records_bytes
 
 
+# None for what is not UTF-8.
+cdef object text_or_none(const uint8_t* p, Py_ssize_t length)
+
 # True if the body at [p, end) is such a request.
 cdef bint read_produce(
     const uint8_t* p, const uint8_t* end, int version, SingleProduce* asked

@@ -42,7 +42,7 @@ cdef enum:
     LAST_VERSION = 11
 
 
-cdef object _text(const uint8_t* p, Py_ssize_t length):
+cdef object text_or_none(const uint8_t* p, Py_ssize_t length):
     # None for what is not UTF-8.
     cdef PyObject* text = trioq_text_or_null(<const char*>p, length)
     if text == NULL:
@@ -86,7 +86,7 @@ def read_head(type cls not None, buf, Py_ssize_t start, Py_ssize_t end, dict fle
         if length >= 0:
             if length > end - position:
                 return None
-            client_id = _text(p + FIXED_BYTES, length)
+            client_id = text_or_none(p + FIXED_BYTES, length)
             if client_id is None:
                 return None
             position += length
@@ -248,7 +248,7 @@ def read_single_batch(buf, Py_ssize_t position, Py_ssize_t end, int version):
         if not read_produce(data + position, data + end, version, &asked):
             return None
         records_at = asked.records - data
-        topic = _text(asked.name, asked.name_bytes)
+        topic = text_or_none(asked.name, asked.name_bytes)
         if topic is None:
             return None
         single = SingleBatch.__new__(SingleBatch)

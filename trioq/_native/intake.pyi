@@ -27,10 +27,19 @@ class Intake:
         lane: RequestLane,
         *,
         receive_bytes: int,
+        held_bytes: int,
         last_position: int,
         max_frames: int,
     ) -> None:
-        """A receive takes up to `receive_bytes`, and starts at `last_position` or before."""
+        """A receive takes up to `receive_bytes`, and starts at `last_position` or before, behind
+        what the connection's inbox holds, up to `held_bytes`.
+        """
+
+    def _emptied(self, inbox: Any) -> None:
+        """What the inbox held is in the scratch buffer; Receiver's."""
+
+    def _hold(self, inbox: Any, start: int, end: int, frame_bytes: int) -> None:
+        """Keep these bytes of the scratch buffer, the beginning of a frame; Receiver's."""
 
     def _dispatch_rest(self, connection: Any, view: memoryview, start: int, end: int) -> None:
         """Take what the lane did not, from the first frame on; Receiver's."""

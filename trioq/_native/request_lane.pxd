@@ -21,6 +21,7 @@ cdef class RequestLane:
     cdef KeptAnswers metadata
     cdef object image_source
     cdef KeptAnswers versions
+    cdef object groups_of
     cdef int64_t now_ms
 
     # Take the whole frames from data[start:end] that are ordinary, at most `max_frames`; where the
@@ -32,6 +33,10 @@ cdef class RequestLane:
     cdef bint take_one(
         self, ResponseRing connection, object view, const uint8_t* data, Py_ssize_t start,
         Py_ssize_t end,
+    ) except -1
+    cdef bint take_heartbeat(
+        self, ResponseRing connection, const uint8_t* p, const uint8_t* end, int version,
+        int32_t correlation_id,
     ) except -1
     cdef bint take_list_offsets(
         self, ResponseRing connection, const uint8_t* p, const uint8_t* end, int version,

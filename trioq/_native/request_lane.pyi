@@ -1,6 +1,7 @@
 """The way of ordinary requests: from bytes to an answer in the ring, without an object for each.
 
-What is ordinary: the requests of a ProduceLane and a FetchLane; ListOffsets of one partition's end;
+What is ordinary: the requests of a ProduceLane and a FetchLane; heartbeats that
+are welcome; ListOffsets of one partition's end;
 Metadata and ApiVersions that somebody has asked before. Everything else, malformed bytes included,
 is left untouched to the dispatcher, which is the reference: where a lane answers, it answers the
 same.
@@ -18,7 +19,8 @@ from trioq._native.response_ring import ResponseRing
 class RequestLane:
     """Each of the optional parts opens the lane for its API.
 
-    `clock` has `now_ms()`; `image_source.image` is the source of the answers in `metadata`.
+    `clock` has `now_ms()`; `image_source.image` is the source of the answers in `metadata`;
+    `groups_of.groups` has the coordinator's `heartbeat`.
     """
 
     requests: int
@@ -37,6 +39,7 @@ class RequestLane:
         metadata: KeptAnswers | None = None,
         image_source: Any = None,
         versions: KeptAnswers | None = None,
+        groups_of: Any = None,
     ) -> None: ...
     def take(
         self, connection: ResponseRing, view: memoryview, start: int, end: int, max_frames: int

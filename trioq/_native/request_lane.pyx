@@ -17,7 +17,9 @@ from trioq._native.hot_request cimport (
     LONGEST_ANSWER,
     no_tags,
     put_uvarint,
+    NULL_LENGTH,
     read_length,
+    text_or_none,
 )
 from trioq._native.kept_answers cimport KeptAnswer, KeptAnswers
 from trioq._native.log_tail cimport LogTail
@@ -47,6 +49,11 @@ cdef enum:
     LATEST = -1
     METADATA = 3
     METADATA_FLEXIBLE = 9
+    HEARTBEAT = 12
+    HEARTBEAT_LAST = 4
+    HEARTBEAT_FLEXIBLE = 4
+    FIRST_HEARTBEAT_WITH_THROTTLE = 1
+    FIRST_WITH_INSTANCE = 3
     API_VERSIONS = 18
     API_VERSIONS_FLEXIBLE = 3
     NOT_READ_YET = -1
@@ -82,6 +89,7 @@ cdef class RequestLane:
         KeptAnswers metadata=None,
         image_source=None,
         KeptAnswers versions=None,
+        groups_of=None,
     ):
         self.clock = clock
         self.max_frame_bytes = max_frame_bytes
@@ -93,6 +101,7 @@ cdef class RequestLane:
         self.metadata = metadata
         self.image_source = image_source
         self.versions = versions
+        self.groups_of = groups_of
         self.now_ms = NOT_READ_YET
         self.requests = 0
 
@@ -176,6 +185,10 @@ cdef class RequestLane:
             if self.metadata is None:
                 return False
             flexible_from = METADATA_FLEXIBLE
+        elif api_key == HEARTBEAT:
+            if self.groups_of is None or version < 0 or version > HEARTBEAT_LAST:
+                return False
+            flexible_from = HEARTBEAT_FLEXIBLE
         elif api_key == API_VERSIONS:
             if self.versions is None:
                 return False
@@ -204,6 +217,10 @@ cdef class RequestLane:
             )
         if api_key == LIST_OFFSETS:
             return self.take_list_offsets(
+                connection, data + position, data + end, version, correlation_id
+            )
+        if api_key == HEARTBEAT:
+            return self.take_heartbeat(
                 connection, data + position, data + end, version, correlation_id
             )
         if end - position > LONGEST_KEPT_REQUEST:
@@ -329,3 +346,68 @@ cdef class RequestLane:
         memcpy(out + head_bytes + name_bytes, tail, tail_bytes)
         connection.answer_now(frame)
         return True
+
+    cdef bint take_heartbeat(
+        self, ResponseRing connection, const uint8_t* p, const uint8_t* end, int version,
+        int32_t correlation_id,
+    ) except -1:
+        # A member that has nothing else to hear than that it lives on.
+        cdef bint flexible = version >= HEARTBEAT_FLEXIBLE
+        cdef Cursor c
+        cdef int32_t generation
+        cdef object group_id, member_id
+        cdef object instance_id = None
+        cdef int64_t length
+        cdef uint8_t[16] answer
+        cdef uint8_t* out = answer
+        c.p = p
+        c.end = end
+        group_id = read_text(&c, flexible)
+        if group_id is None or c.end - c.p < 4:
+            return False
+        generation = load_i32(c.p)
+        c.p += 4
+        member_id = read_text(&c, flexible)
+        if member_id is None:
+            return False
+        if version >= FIRST_WITH_INSTANCE:
+            length = read_length(&c, flexible, 2)
+            if length != NULL_LENGTH:
+                if length < 0 or length > c.end - c.p:
+                    return False
+                instance_id = text_or_none(c.p, length)
+                if instance_id is None:
+                    return False
+                c.p += length
+        if not no_tags(&c, flexible) or c.p != c.end:
+            return False
+        try:
+            error = self.groups_of.groups.heartbeat(group_id, generation, member_id, instance_id)
+        except Exception:
+            return False                                # the general way meets it again
+        if error is not None:
+            return False
+        if version >= FIRST_HEARTBEAT_WITH_THROTTLE:
+            store_i32(out, 0)                           # throttle time
+            out += 4
+        store_i16(out, 0)                               # error code
+        out += 2
+        if flexible:
+            out[0] = 0                                  # tagged fields
+            out += 1
+        connection.answer_now(
+            _answer_of(
+                correlation_id, flexible,
+                PyBytes_FromStringAndSize(<const char*>answer, out - answer),
+            )
+        )
+        return True
+
+
+cdef object read_text(Cursor* c, bint flexible):
+    # A string that is neither null nor malformed, else None.
+    cdef int64_t length = read_length(c, flexible, 2)
+    if length < 0 or length > c.end - c.p:
+        return None
+    c.p += length
+    return text_or_none(c.p - length, length)

@@ -24,6 +24,7 @@ cdef class EgressQueue:
 
 
 cdef class InboxState:
+    cdef public bytearray buffer
     cdef public Py_ssize_t length
     cdef public Py_ssize_t frame_bytes
 
@@ -72,6 +73,7 @@ cdef class ResponseRing:
     cdef public Py_ssize_t parked_bytes
     cdef public Py_ssize_t alone_count
     cdef public double last_activity_s
+    cdef public double frame_started_s
     cdef public double send_progress_s
 
     cdef int mark_dirty(self) except -1

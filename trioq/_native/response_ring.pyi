@@ -80,6 +80,7 @@ class EgressQueue:
 class InboxState:
     """A base for Inbox."""
 
+    buffer: bytearray
     length: int
     frame_bytes: int
 
@@ -110,6 +111,8 @@ class ResponseRing:
     parked_bytes: int
     alone_count: int
     last_activity_s: float
+    frame_started_s: float
+    """When the partial frame in the inbox began to arrive; -1 without one."""
     send_progress_s: float
 
     def slot_finished(self, entry: RingEntry) -> None:

@@ -17,14 +17,17 @@ IOV_MAX: int
 def recv_into(fd: int, buf: Buffer, start: int, length: int) -> int:
     """Receive at most `length` bytes into buf[start:]: bytes received, 0 at EOF, -1 would block."""
 
-def send(fd: int, buf: Buffer, start: int, length: int) -> int:
-    """Send buf[start:start+length]: bytes taken, possibly fewer; -1 would block."""
+def send(fd: int, buf: Buffer, start: int, length: int, more: bool = False) -> int:
+    """Send buf[start:start+length]: bytes taken, possibly fewer; -1 would block.
 
-def sendmsg(fd: int, buffers: list[_AnyBuffer], first_offset: int) -> int:
+    With `more` the kernel may wait for what follows at once, to put both in one packet.
+    """
+
+def sendmsg(fd: int, buffers: list[_AnyBuffer], first_offset: int, more: bool = False) -> int:
     """Send the buffers in one call, without the first `first_offset` bytes of the first one.
 
-    Buffers beyond IOV_MAX are left for a later call. Returns bytes taken, possibly fewer than
-    given (0 only when there is nothing to send); -1 would block.
+    `more` as in `send`. Buffers beyond IOV_MAX are left for a later call. Returns bytes taken,
+    possibly fewer than given (0 only when there is nothing to send); -1 would block.
     """
 
 def sendfile(out_fd: int, in_fd: int, position: int, count: int) -> int:

@@ -41,11 +41,13 @@ cdef extern from "<unistd.h>" nogil:
 cdef extern from "socket_io_impl.h" nogil:
     int trioq_send_flags()
     int trioq_iov_max()
+    int trioq_more_flag()
     ssize_t trioq_sendfile(int out_fd, int in_fd, int64_t position, size_t count)
     ssize_t trioq_pwritev(int fd, const iovec* buffers, int count, int64_t position)
 
 
 cdef int SEND_FLAGS = trioq_send_flags()
+cdef int MORE = trioq_more_flag()
 
 IOV_MAX = trioq_iov_max()
 
@@ -105,7 +107,8 @@ def recv_into(int fd, buf, Py_ssize_t start, Py_ssize_t length):
         PyBuffer_Release(&view)
 
 
-def send(int fd, buf, Py_ssize_t start, Py_ssize_t length):
+def send(int fd, buf, Py_ssize_t start, Py_ssize_t length, bint more=False):
+    cdef int flags = SEND_FLAGS | MORE if more else SEND_FLAGS
     cdef Py_buffer view
     cdef ssize_t sent
     cdef const uint8_t* data
@@ -117,10 +120,10 @@ def send(int fd, buf, Py_ssize_t start, Py_ssize_t length):
         while True:
             if length > RELEASE_ABOVE_BYTES:
                 with nogil:
-                    sent = _send(fd, data, length, SEND_FLAGS)
+                    sent = _send(fd, data, length, flags)
                     error = errno
             else:
-                sent = _send(fd, data, length, SEND_FLAGS)
+                sent = _send(fd, data, length, flags)
                 error = errno
             if sent >= 0:
                 return sent
@@ -177,7 +180,8 @@ cdef _Gather _borrow(list buffers, Py_ssize_t limit):
     return gather
 
 
-def sendmsg(int fd, list buffers not None, Py_ssize_t first_offset):
+def sendmsg(int fd, list buffers not None, Py_ssize_t first_offset, bint more=False):
+    cdef int flags = SEND_FLAGS | MORE if more else SEND_FLAGS
     cdef _Gather gather = _borrow(buffers, trioq_iov_max())
     cdef msghdr message
     cdef ssize_t sent
@@ -196,10 +200,10 @@ def sendmsg(int fd, list buffers not None, Py_ssize_t first_offset):
         while True:
             if gather.total_bytes > RELEASE_ABOVE_BYTES:
                 with nogil:
-                    sent = _sendmsg(fd, &message, SEND_FLAGS)
+                    sent = _sendmsg(fd, &message, flags)
                     error = errno
             else:
-                sent = _sendmsg(fd, &message, SEND_FLAGS)
+                sent = _sendmsg(fd, &message, flags)
                 error = errno
             if sent >= 0:
                 return sent

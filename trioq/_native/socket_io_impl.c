@@ -19,6 +19,14 @@ int trioq_send_flags(void) {
 #endif
 }
 
+int trioq_more_flag(void) {
+#if defined(MSG_MORE)
+    return MSG_MORE;
+#else
+    return 0;
+#endif
+}
+
 int trioq_iov_max(void) {
 #if defined(IOV_MAX)
     return IOV_MAX;

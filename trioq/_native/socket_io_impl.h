@@ -9,6 +9,9 @@
 /* send()'s flags: no SIGPIPE where that can be asked for per call. */
 int trioq_send_flags(void);
 
+/* The flag of send() that says that more follows at once; 0 where there is none. */
+int trioq_more_flag(void);
+
 /* Most buffers one gathered call takes. */
 int trioq_iov_max(void);
 

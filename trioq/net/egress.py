@@ -135,11 +135,13 @@ class Egress(EgressQueue):
         parts = self._parts
         buffers: list[Buffer] = []
         gathered = 0
+        is_file_next = False
         for index in range(min(len(parts), _GATHER_PARTS)):
             part = parts[index]
             data: Buffer
             if isinstance(part, FileRegion):
                 if part.length > GATHER_FILE_BYTES:
+                    is_file_next = True
                     break
                 hot = self._read_hot(part)
                 if hot is None:
@@ -155,7 +157,7 @@ class Egress(EgressQueue):
             gathered += len(data)
             if gathered >= _GATHER_BYTES:
                 break
-        sent = self._transport.send(buffers, self._cursor)
+        sent = self._transport.send(buffers, self._cursor, more=is_file_next)
         if sent < 0:
             return SendState.BLOCKED
         gathered -= self._cursor

@@ -63,7 +63,7 @@ class Inbox(InboxState):
     again after `take`, since frames in it may be borrowed.
     """
 
-    __slots__ = ("buffer", "charged_bytes")
+    __slots__ = ("charged_bytes",)
 
     def __init__(self) -> None:
         self.buffer = bytearray()

@@ -27,8 +27,11 @@ class Transport(Protocol):
         """Up to `length` bytes into buffer[start:]; 0 at the end of the stream."""
         ...
 
-    def send(self, buffers: list[Buffer], first_offset: int) -> int:
-        """Send the buffers without the first `first_offset` bytes; bytes taken."""
+    def send(self, buffers: list[Buffer], first_offset: int, *, more: bool = False) -> int:
+        """Send the buffers without the first `first_offset` bytes; bytes taken.
+
+        `more` says that something else is sent at once, which may share a packet.
+        """
         ...
 
     def send_file(self, file_fd: int, position: int, length: int) -> int:
@@ -49,11 +52,11 @@ class PlainTransport:
     def receive(self, buffer: Buffer, start: int, length: int) -> int:
         return recv_into(self._fd, buffer, start, length)
 
-    def send(self, buffers: list[Buffer], first_offset: int) -> int:
+    def send(self, buffers: list[Buffer], first_offset: int, *, more: bool = False) -> int:
         if len(buffers) == 1:
             only = buffers[0]
-            return send(self._fd, only, first_offset, len(only) - first_offset)
-        return sendmsg(self._fd, buffers, first_offset)
+            return send(self._fd, only, first_offset, len(only) - first_offset, more)
+        return sendmsg(self._fd, buffers, first_offset, more)
 
     def send_file(self, file_fd: int, position: int, length: int) -> int:
         return sendfile(self._fd, file_fd, position, length)

@@ -67,7 +67,6 @@ class Connection(ResponseRing):
         "_nursery",
         "ending",
         "ending_reason",
-        "frame_started_s",
         "is_reading_cold",
         "peer_host",
         "socket",
@@ -109,7 +108,6 @@ class Connection(ResponseRing):
         self.ending_reason = ""
         self.last_activity_s = now_s
         self.frame_started_s = NO_FRAME
-        """When the partial frame in the inbox began to arrive."""
         self.send_progress_s = now_s
         """When bytes were last taken, or began to wait, while responses are queued."""
 

@@ -229,6 +229,7 @@ def _open_lane(ctx: Context, apis: Mapping[int, Api], limits: Limits) -> Request
         metadata=ctx.kept_metadata if is_open(ApiKey.METADATA) else None,
         image_source=ctx.image_source,
         versions=ctx.kept_versions if is_open(ApiKey.API_VERSIONS) else None,
+        groups_of=ctx if is_open(ApiKey.HEARTBEAT) else None,
     )
 
 

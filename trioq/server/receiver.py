@@ -10,9 +10,11 @@ from trioq._native.intake import Intake
 from trioq.errors import ProtocolViolation
 from trioq.net.socket_buffers import (
     BULK_RECEIVE_BYTES,
+    LARGE_FRAME_BYTES,
     LAST_POSITION,
     RECEIVE_BYTES,
     SCRATCH_BYTES,
+    Inbox,
     ScratchBuffer,
 )
 from trioq.server.connection import MUTED_BUDGET, MUTED_UNDISPATCHED, NO_FRAME, Connection, Ending
@@ -50,6 +52,7 @@ class Receiver(Intake):
             ScratchBuffer(),
             dispatcher.lane,
             receive_bytes=RECEIVE_BYTES,
+            held_bytes=LARGE_FRAME_BYTES,
             last_position=LAST_POSITION,
             max_frames=_FRAMES_PER_TURN,
         )
@@ -145,6 +148,14 @@ class Receiver(Intake):
         self._dispatch_frames(connection, scratch.view, start, end)
         if connection.transport.pending_bytes:
             self._reactor.serve_again(connection)
+
+    def _emptied(self, inbox: Inbox) -> None:
+        inbox.take()
+        self._budget.release(inbox)
+
+    def _hold(self, inbox: Inbox, start: int, end: int, frame_bytes: int) -> None:
+        inbox.keep(self._scratch.view[start:end], frame_bytes)
+        self._budget.hold(inbox, end - start)
 
     def _receive_large(self, connection: Connection) -> int:
         """One receive straight into the inbox; returns bytes received."""
