@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import gc
-import signal
 import socket
 import struct
-import tempfile
 import threading
-from pathlib import Path
 
 import aiokafka
 import confluent_kafka
@@ -31,7 +27,6 @@ from trioq.wire.api_keys import ApiKey
 from trioq.wire.messages.metadata import MetadataRequest, MetadataRequestTopic, MetadataResponse
 
 VALUES = [b"%d" % number for number in range(50)]
-FDS = Path("/proc/self/fd")
 
 
 @pytest.fixture(scope="module")
@@ -92,39 +87,6 @@ def test_waiting_for_a_topic_that_comes_later(shared):
     other.start()
     assert [record.value for record in shared.wait_for_records(topic)] == VALUES[:1]
     other.join()
-
-
-# ---- nothing of the process is touched, nothing is left
-
-
-def process_state():
-    gc.collect()
-    return (
-        [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGPIPE)],
-        signal.set_wakeup_fd(-1),
-        gc.get_threshold(),
-        gc.get_freeze_count(),
-        {thread for thread in threading.enumerate() if not thread.name.startswith("Trio thread")},
-        set(Path(tempfile.gettempdir()).glob("trioq-test-*")),
-        len(list(FDS.iterdir())) if FDS.exists() else 0,
-    )
-
-
-def test_nothing_is_touched_and_nothing_left():
-    with InProcessBroker() as broker:  # what is imported and made once
-        produce(broker.address, "t", VALUES)
-        broker.records("t")
-    before = process_state()
-    for end in ("stop", "crash"):
-        with InProcessBroker() as broker:
-            assert broker.is_running
-            produce(broker.address, "t", VALUES)
-            assert values(broker, "t") == VALUES
-            during = process_state()
-            assert during[:4] == before[:4]
-            getattr(broker, end)()
-            assert not broker.is_running
-        assert process_state() == before
 
 
 def test_several_at_once():
