@@ -23,6 +23,7 @@ from trioq.errors import ClientClosed, ClientError, ClientForked
 if TYPE_CHECKING:
     from typing_extensions import Buffer, TypeVar, Unpack
 
+    from trioq.client.admin import Admin
     from trioq.client.consumer import Consumer
     from trioq.client.consumer_settings import ConsumerOptions
 
@@ -218,6 +219,13 @@ class Client:
             key_deserializer=key_deserializer,
             value_deserializer=value_deserializer,
         )
+
+    @property
+    def admin(self) -> Admin:
+        """Topics, partitions, configuration, groups, offsets, brokers."""
+        from trioq.client.admin import Admin  # noqa: PLC0415 - few clients administrate
+
+        return Admin(lambda: self.cluster)
 
     def statistics(self) -> ClientStatistics:
         """Counts as of now."""
