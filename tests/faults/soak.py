@@ -2,7 +2,8 @@
 
 In the first two thirds the broker is stopped and started, or killed with SIGKILL and started,
 every few seconds; in the last third it runs through, so that a leak shows. Every acknowledged
-record has to be read, at its offset, in order, once. Prints a table; with --json also a report.
+record has to be read, at its offset, in order, once, and no acknowledged commit of a consumer
+group may be lost. Prints a table; with --json also a report.
 The exit status is 1 when something was lost, out of order, refused for no reason, or grew.
 """
 
@@ -20,9 +21,11 @@ from typing import Any, NamedTuple
 
 from tests.e2e.broker_process import BrokerProcess
 from tests.faults.client import Client
+from tests.faults.soak_groups import CommitLedger, GroupMember
 from tests.faults.soak_load import Churn, ConfluentPartition, RawLedger, Worker
 
 PARTITIONS = 5
+MEMBERS = 3
 MIB = 1 << 20
 GROWTH_ALLOWED_BYTES = 8 * MIB
 DESCRIPTORS_ALLOWED = 20
@@ -33,6 +36,7 @@ SETTINGS = {
     "log.flush.offset.checkpoint.interval.ms": "5000",
     "connections.max.idle.ms": "60000",
     "request.receive.timeout.ms": "5000",
+    "group.initial.rebalance.delay.ms": "100",
 }
 
 
@@ -69,9 +73,11 @@ class Soak:
         with Client((self.broker.host, self.broker.port)) as client:
             client.create("orders", PARTITIONS)
             client.create("churn", 1)
+        commits = CommitLedger()
         self.workers = [
             *(ConfluentPartition(self.broker, "orders", number) for number in range(PARTITIONS)),
             *(RawLedger(self.broker, number) for number in range(2)),
+            *(GroupMember(self.broker, "orders", commits, number) for number in range(MEMBERS)),
             Churn(self.broker, "churn"),
         ]
         for worker in self.workers:
