@@ -29,6 +29,9 @@ MEMBERS = 3
 MIB = 1 << 20
 GROWTH_ALLOWED_BYTES = 8 * MIB
 DESCRIPTORS_ALLOWED = 20
+LISTEN = "127.0.0.77:0" if sys.platform == "linux" else "127.0.0.1:0"
+"""Where it can be had an address of its own: between two lives nobody else may answer there."""
+
 SETTINGS = {
     "log.segment.bytes": "4000000",
     "log.retention.bytes": "30000000",
@@ -63,7 +66,7 @@ class Soak:
 
     def __init__(self, directory: Path, minutes: float) -> None:
         self.minutes = minutes
-        self.broker = BrokerProcess(directory, settings=SETTINGS)
+        self.broker = BrokerProcess(directory, listen=LISTEN, settings=SETTINGS)
         self.lives: list[Life] = []
         self.workers: list[Worker] = []
         self._started_s = 0.0
