@@ -33,7 +33,7 @@ cdef class RecordBatchView:
     cdef tuple _headers         # of the record decoded last: the next mostly has the same keys
 
     cpdef open(self)
-    cdef object _decompressed(self)
+    cdef object _decompressed(self, HeldBytes held, const uint8_t* data, Py_ssize_t size_bytes)
     cdef str _place(self)
     cdef int _next(self, const uint8_t** p, RecordView* record) except -1
     cdef int64_t _timestamp(self, int64_t delta)

@@ -152,7 +152,7 @@ cdef class RecordBatchView:
         if self._is_open:
             return
         if header.attributes & CODEC_MASK:
-            held = HeldBytes(self._decompressed())
+            held = HeldBytes(self._decompressed(held, data, end - data))
             data = <const uint8_t*>held.view.buf
             end = data + held.view.len
         if end - data > RELEASE_ABOVE_BYTES:
@@ -175,9 +175,8 @@ cdef class RecordBatchView:
         self._count = survey.count
         self._is_open = True
 
-    cdef object _decompressed(self):
-        cdef Py_ssize_t size = self._end - self._data
-        cdef object payload = memoryview(_Window.of(self._bytes, self._data, size))
+    cdef object _decompressed(self, HeldBytes held, const uint8_t* data, Py_ssize_t size_bytes):
+        cdef object payload = memoryview(_Window.of(held, data, size_bytes))
         try:
             return self._origin.decompress(self.header.attributes & CODEC_MASK, payload)
         except InvalidRecord as error:
