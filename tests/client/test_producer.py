@@ -396,3 +396,20 @@ async def test_settings_are_checked(broker, settings, message, anyio_backend):
     async with trioq.connect(broker.address) as client:
         with pytest.raises(ClientUsageError, match=re.escape(message)):
             client.producer(**settings)
+
+
+async def test_a_broker_that_is_killed_and_comes_back_has_everything_once(start_broker, topic):
+    broker = start_broker()
+    expected = [b"%d" % number for number in range(1001)]
+    async with trioq.connect(broker.address) as client:
+        async with client.producer(batch_bytes=500, linger_ms=0) as producer:
+            await producer.send(topic, expected[0])
+            for turn in range(1):
+                batch = expected[1 + turn * 1000 : 1001 + turn * 1000]
+                deliveries = await producer.send_many(topic, batch)
+                await anyio.to_thread.run_sync(broker.kill9)
+                await anyio.to_thread.run_sync(broker.start)
+                await deliveries
+            retries = producer.statistics().retries
+    assert values(broker, topic) == expected
+    assert retries > 0
