@@ -279,3 +279,20 @@ def test_sequences_wrap():
     sequences.need(Repair.NEW_EPOCH)
     sequences.need(Repair.RENUMBER)
     assert sequences.repair is Repair.NEW_EPOCH
+
+
+def test_memory_of_large_batches_is_used_again_unless_somebody_holds_it():
+    producer, log = Producer(batch_bytes=200_000, max_request_bytes=200_000), FakeLog()
+    for turn in range(3):
+        producer.send(b"%d" % turn * 150_000)
+    finish(producer, log)
+    assert len(producer.accumulator._buffers) == 1
+    kept = producer.accumulator._buffers[0]
+    with memoryview(kept):
+        producer.accumulator._keep(kept)
+    assert len(producer.accumulator._buffers) == 1
+    producer.send(b"x" * 100_000)
+    assert producer.accumulator._buffers == []
+    finish(producer, log)
+    assert [len(value) for value in log.values] == [150_000] * 3 + [100_000]
+    assert log.values[-1] == b"x" * 100_000

@@ -12,8 +12,14 @@ class BatchBuilder:
     Not for use in two threads at once.
     """
 
-    def __init__(self, batch_bytes: int, max_bytes: int = 0x7FFFFFFF) -> None:
-        """Raises ValueError for a `max_bytes` that no batch can have."""
+    def __init__(
+        self, batch_bytes: int, max_bytes: int = 0x7FFFFFFF, buffer: bytearray | None = None
+    ) -> None:
+        """Raises ValueError for a `max_bytes` that no batch can have.
+
+        `buffer`, from an earlier `finish`, is overwritten and handed out by `finish`: memory that
+        the process already has costs less than new memory.
+        """
 
     @property
     def size_bytes(self) -> int:

@@ -21,12 +21,17 @@ cdef Py_ssize_t FIRST_BYTES = 1024  # a builder's buffer starts with this much a
 
 
 cdef class BatchBuilder:
-    def __cinit__(self, Py_ssize_t batch_bytes, Py_ssize_t max_bytes=MAX_BATCH_BYTES):
+    def __cinit__(
+        self, Py_ssize_t batch_bytes, Py_ssize_t max_bytes=MAX_BATCH_BYTES, bytearray buffer=None
+    ):
         if max_bytes < HEADER_BYTES_C or max_bytes > MAX_BATCH_BYTES:
             raise ValueError(f"a batch cannot have {max_bytes} bytes at most")
         self.max_bytes = max_bytes
         self.batch_bytes = min(max(batch_bytes, HEADER_BYTES_C), max_bytes)
-        self._out = bytearray(max(HEADER_BYTES_C, min(self.batch_bytes, FIRST_BYTES)))
+        if buffer is not None and PyByteArray_GET_SIZE(buffer) >= HEADER_BYTES_C:
+            self._out = buffer
+        else:
+            self._out = bytearray(max(HEADER_BYTES_C, min(self.batch_bytes, FIRST_BYTES)))
         self.size_bytes = HEADER_BYTES_C
         self.base_timestamp = -1
         self.max_timestamp = -1

@@ -20,6 +20,7 @@ from trioq.client.producer_batch import (
     Outcome,
     ProducerBatch,
     Split,
+    Written,
     batch_of,
     open_batch,
 )
@@ -35,7 +36,10 @@ from trioq.errors import (
 from trioq.record.producing import split
 
 FIRST_STEP_BYTES: Final = 16 * 1024
-_STEP_FACTOR: Final = 4
+_STEP_FACTOR: Final = 8
+_KEPT_FROM_BYTES: Final = 128 * 1024
+_KEPT_BUFFERS: Final = 8
+"""Buffers of large batches that are used again: memory that is mapped already is cheaper."""
 
 
 class TopicQueues:
@@ -85,6 +89,7 @@ class AccumulatorState:
         self._batch_bytes = min(settings.batch_bytes, settings.max_request_bytes)
         self._first_step_bytes = min(FIRST_STEP_BYTES, self._batch_bytes)
         self._hashes_keys = settings.partitioner is None
+        self._buffers: list[bytearray] = []
 
     # ---- records come in --------------------------------------------------------------
 
@@ -160,6 +165,7 @@ class AccumulatorState:
             order=queue.take_order(),
             first_bytes=self._first_step_bytes,
             max_bytes=self._settings.max_request_bytes,
+            buffer=self._buffers.pop() if self._buffers else None,
             now_s=now_s,
             deadline_s=now_s + self._settings.delivery_timeout_ms / 1000,
         )
@@ -352,8 +358,20 @@ class AccumulatorState:
         if queue.is_empty:
             self.active.pop(queue, None)
         self._free(batch.reserved_bytes)
+        if batch.data is not None and isinstance(outcome, Written):
+            self._keep(batch.data)
         batch.settle(outcome)
         self._on_ready()
+
+    def _keep(self, buffer: bytearray) -> None:
+        """Keep the memory of a large batch that was sent for another one."""
+        if len(buffer) < _KEPT_FROM_BYTES or len(self._buffers) >= _KEPT_BUFFERS:
+            return
+        try:
+            buffer.append(0)
+        except BufferError:  # the transport has not let go of it yet
+            return
+        self._buffers.append(buffer)
 
     def _free(self, size_bytes: int) -> None:
         self.used_bytes -= size_bytes

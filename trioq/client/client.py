@@ -253,7 +253,7 @@ class Client:
         compression: Compression = "none",
         compression_level: int | None = None,
         linger_ms: float = 5.0,
-        batch_bytes: int = 256 * 1024,
+        batch_bytes: int = 1_000_000,
         buffer_bytes: int = 64 * 1024 * 1024,
         max_request_bytes: int = 1024 * 1024,
         delivery_timeout_ms: int = 120_000,

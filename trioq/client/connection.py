@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import struct
 from collections import deque
+from collections.abc import Callable
+from time import monotonic
 from typing import Any, Final, Generic, TypeVar
 
 import anyio
@@ -19,29 +21,52 @@ from trioq.errors import (
     ConnectionFailed,
     ProtocolViolation,
 )
+from trioq.types import FileRegion
 from trioq.wire.framing import request_frame
-from trioq.wire.primitives import read_uvarint
+from trioq.wire.primitives import Part, read_uvarint
 from trioq.wire.schema import Message
 
 Response = TypeVar("Response", bound=Message)
 
 _CORRELATION_ID: Final = struct.Struct(">i")
-_JOIN_BYTES: Final = 64 * 1024
+_JOIN_BYTES: Final = 256 * 1024
 """Pieces of a frame up to this size are joined with their neighbours before they are sent."""
 
 
 class PendingCall(Generic[Response]):
     """A request under way, and what came of it."""
 
-    __slots__ = ("answered", "api", "failure", "frame", "response_class", "version")
+    __slots__ = (
+        "api",
+        "deadline_s",
+        "failure",
+        "frame",
+        "on_end",
+        "response_class",
+        "timeout_s",
+        "version",
+    )
 
-    def __init__(self, api: ClientApi, version: int, response_class: type[Response]) -> None:
+    def __init__(
+        self,
+        api: ClientApi,
+        version: int,
+        response_class: type[Response],
+        timeout_s: float,
+        on_end: Callable[[PendingCall[Response]], None],
+    ) -> None:
         self.api = api
         self.version = version
         self.response_class = response_class
-        self.answered = anyio.Event()
+        self.timeout_s = timeout_s
+        self.deadline_s = monotonic() + timeout_s
+        self.on_end = on_end
         self.frame: memoryview | None = None
         self.failure: ClientError | None = None
+
+    def end(self) -> None:
+        """The answer is there, or will not come."""
+        self.on_end(self)
 
 
 class Connection:
@@ -77,7 +102,9 @@ class Connection:
         self._frames = ResponseFrames(max_response_bytes)
         self._correlation_id = 0
         self._pending: deque[tuple[int, PendingCall[Any]]] = deque()
-        self._outbox: list[bytes] = []
+        self._outbox: list[Part] = []
+        self._unsent = 0
+        self._timer_needed = anyio.Event()
         self._outbox_filled = anyio.Event()
         self._progress = anyio.Event()
         self._failure: ClientError | None = None
@@ -132,25 +159,58 @@ class Connection:
 
         """
         version = self.version_of(type(request), at_least=at_least, at_most=at_most)
-        await self._room_for_one(api_of(type(request)), timeout_s)
-        return await self.finish(self.begin(request, response_class, version), timeout_s=timeout_s)
+        pending = await self._ended(request, response_class, version, timeout_s)
+        return self.result(pending)
 
-    def begin(
-        self, request: Message, response_class: type[Response], version: int
+    async def call_raw(
+        self, request: Message, response_class: type[Response], version: int, *, timeout_s: float
+    ) -> memoryview:
+        """As `call`, in a given version; the bytes behind the correlation id, undecoded."""
+        pending = await self._ended(request, response_class, version, timeout_s)
+        return self._frame(pending)[_CORRELATION_ID.size :]
+
+    async def _ended(
+        self, request: Message, response_class: type[Response], version: int, timeout_s: float
     ) -> PendingCall[Response]:
-        """Put `request` behind those that were begun before; `finish` waits for the answer.
-
-        For callers who care about the order of their requests. They keep to `has_room`.
-        """
-        self._refuse_if_failed()
-        pending = PendingCall(api_of(type(request)), version, response_class)
-        correlation_id = self._enqueue(pending.api, version, request)
-        self._pending.append((correlation_id, pending))
+        await self._room_for_one(api_of(type(request)), timeout_s)
+        ended = anyio.Event()
+        pending = self.begin(
+            request,
+            response_class,
+            version,
+            timeout_s=timeout_s,
+            on_end=lambda _: ended.set(),
+        )
+        with anyio.move_on_after(timeout_s):
+            await ended.wait()
+        if pending.frame is None and pending.failure is None:
+            raise self._timed_out(pending.api, timeout_s)
         return pending
 
-    async def finish(self, pending: PendingCall[Response], *, timeout_s: float) -> Response:
-        """The response to a call that was begun; raises as `call`."""
-        frame = await self._frame_of(pending, timeout_s)
+    def begin(
+        self,
+        request: Message,
+        response_class: type[Response],
+        version: int,
+        *,
+        timeout_s: float,
+        on_end: Callable[[PendingCall[Response]], None],
+    ) -> PendingCall[Response]:
+        """Put `request` behind those that were begun before; for callers who keep to `has_room`.
+
+        `on_end` is called once, in the order of the requests, when `result` has something to
+        say; it must not wait or raise. Raises ConnectionFailed, EncodeError.
+        """
+        self._refuse_if_failed()
+        pending = PendingCall(api_of(type(request)), version, response_class, timeout_s, on_end)
+        correlation_id = self._enqueue(pending.api, version, request)
+        self._pending.append((correlation_id, pending))
+        self._timer_needed.set()
+        return pending
+
+    def result(self, pending: PendingCall[Response]) -> Response:
+        """The response to a call that has ended; raises as `call`."""
+        frame = self._frame(pending)
         try:
             position = _CORRELATION_ID.size
             if pending.api.has_tagged_response_header(pending.version):
@@ -163,18 +223,10 @@ class Connection:
             self.fail(failure)
             raise failure from error
 
-    async def finish_raw(self, pending: PendingCall[Response], *, timeout_s: float) -> memoryview:
-        """As `finish`, but the bytes behind the correlation id, undecoded."""
-        frame = await self._frame_of(pending, timeout_s)
-        return frame[_CORRELATION_ID.size :]
-
-    async def _frame_of(self, pending: PendingCall[Response], timeout_s: float) -> memoryview:
-        with anyio.move_on_after(timeout_s):
-            await pending.answered.wait()
+    def _frame(self, pending: PendingCall[Response]) -> memoryview:
         if pending.failure is not None:
             raise again(pending.failure)
-        if pending.frame is None:
-            raise self._timed_out(pending.api, timeout_s)
+        assert pending.frame is not None, "the call has not ended"
         return pending.frame
 
     def tell(self, request: Message, version: int) -> None:
@@ -188,7 +240,7 @@ class Connection:
     @property
     def has_room(self) -> bool:
         """Whether another request may be begun without exceeding what may be in flight."""
-        return len(self._pending) < self._max_in_flight and len(self._outbox) < self._max_in_flight
+        return len(self._pending) < self._max_in_flight and self._unsent < self._max_in_flight
 
     async def wait_for_room(self) -> None:
         """Return when there may be room, or the connection failed."""
@@ -224,7 +276,8 @@ class Connection:
     def _enqueue(self, api: ClientApi, version: int, request: Message) -> int:
         correlation_id = self._correlation_id = (self._correlation_id + 1) & 0x7FFFFFFF
         parts = request_frame(api.key, version, correlation_id, self._client_id, request)
-        self._outbox.append(parts[0] if len(parts) == 1 else b"".join(parts))  # type: ignore[arg-type]
+        self._outbox += parts
+        self._unsent += 1
         self._outbox_filled.set()
         return correlation_id
 
@@ -236,6 +289,7 @@ class Connection:
             with self._scope:
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(self._send)
+                    tasks.start_soon(self._keep_time)
                     await self._receive()
         finally:
             self.fail(ConnectionFailed(f"the connection to {self.address} was closed"))
@@ -246,15 +300,29 @@ class Connection:
         while True:
             await self._outbox_filled.wait()
             self._outbox_filled = anyio.Event()
-            frames, self._outbox = self._outbox, []
+            parts, self._outbox = self._outbox, []
+            self._unsent = 0
             try:
-                for data in joined(frames):
+                for data in joined(parts):
                     await self._stream.send(data)
                     self.sent_bytes += len(data)
             except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
                 self._broke(error)
                 return
             self._progress.set()
+
+    async def _keep_time(self) -> None:
+        """Fail the connection when its oldest call is not answered in time."""
+        while True:
+            if not self._pending:
+                self._timer_needed = anyio.Event()
+                await self._timer_needed.wait()
+                continue
+            _, oldest = self._pending[0]
+            left_s = oldest.deadline_s - monotonic()
+            if left_s <= 0:
+                self._timed_out(oldest.api, oldest.timeout_s)
+            await anyio.sleep(max(left_s, 0))
 
     async def _receive(self) -> None:
         while True:
@@ -282,7 +350,7 @@ class Connection:
             raise ProtocolViolation(f"an answer to request {answered_id}, which is not the next")
         _, pending = self._pending.popleft()
         pending.frame = frame
-        pending.answered.set()
+        pending.end()
         self._progress.set()
 
     def _broke(self, error: Exception) -> None:
@@ -296,7 +364,7 @@ class Connection:
         while self._pending:
             _, pending = self._pending.popleft()
             pending.failure = failure
-            pending.answered.set()
+            pending.end()
         self._progress.set()
         self._scope.cancel()
 
@@ -305,22 +373,21 @@ class Connection:
         self.fail(ConnectionFailed(f"the connection to {self.address} was closed"))
 
 
-def joined(frames: list[bytes]) -> list[bytes]:
-    """The same bytes in as few pieces as copying small ones makes sense."""
-    if len(frames) == 1:
-        return frames
+def joined(parts: list[Part]) -> list[bytes]:
+    """The same bytes in as few pieces as copying small ones makes sense; large ones as they are."""
     pieces: list[bytes] = []
     small: list[bytes] = []
-    for frame in frames:
-        if len(frame) <= _JOIN_BYTES:
-            small.append(frame)
+    for part in parts:
+        assert not isinstance(part, FileRegion), "a client sends no files"
+        if len(part) <= _JOIN_BYTES:
+            small.append(part)  # type: ignore[arg-type]  # anything that join and send take
             continue
         if small:
-            pieces.append(b"".join(small))
+            pieces.append(small[0] if len(small) == 1 else b"".join(small))
             small = []
-        pieces.append(frame)
+        pieces.append(part)  # type: ignore[arg-type]
     if small:
-        pieces.append(b"".join(small))
+        pieces.append(small[0] if len(small) == 1 else b"".join(small))
     return pieces
 
 

@@ -61,9 +61,7 @@ async def _served_versions(connection: Connection, timeout_s: float) -> dict[int
 async def _api_versions(
     connection: Connection, request: ApiVersionsRequest, version: int, timeout_s: float
 ) -> ApiVersionsResponse:
-    body = await connection.finish_raw(
-        connection.begin(request, ApiVersionsResponse, version), timeout_s=timeout_s
-    )
+    body = await connection.call_raw(request, ApiVersionsResponse, version, timeout_s=timeout_s)
     try:
         (error_code,) = _ERROR_CODE.unpack_from(body)
         answered_in = 0 if error_code == UnsupportedVersion.code else version

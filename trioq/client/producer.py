@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
+from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, cast
 
@@ -215,7 +216,7 @@ class Producer(SendPath["K", "V"]):
         if refusal is not None:
             raise own_copy(refusal)
         record = NewRecord(topic, value, key, headers, partition, timestamp_ms)
-        return self._accumulator.append(record, anyio.current_time())
+        return self._accumulator.append(record, monotonic())
 
     async def send(
         self,
@@ -293,7 +294,7 @@ class Producer(SendPath["K", "V"]):
         single: list[Delivery],
     ) -> None:
         index = 0
-        rested_s = anyio.current_time()
+        rested_s = monotonic()
         await anyio.lowlevel.checkpoint()
         while True:
             timestamp = now_ms() if timestamp_ms is None else timestamp_ms
@@ -317,9 +318,9 @@ class Producer(SendPath["K", "V"]):
                 touched[delivery.batch] = None
             else:
                 single.append(delivery)
-            if anyio.current_time() - rested_s > _REST_S:
+            if monotonic() - rested_s > _REST_S:
                 await anyio.lowlevel.checkpoint()
-                rested_s = anyio.current_time()
+                rested_s = monotonic()
 
     async def _once_there_is_room(self, attempt: Callable[[], Delivery]) -> Delivery:
         full = BufferFull()

@@ -171,9 +171,13 @@ def open_batch(
     max_bytes: int,
     now_s: float,
     deadline_s: float,
+    buffer: bytearray | None = None,
 ) -> ProducerBatch:
-    """An empty batch that takes records up to `first_bytes` until it is allowed more."""
-    batch = ProducerBatch(first_bytes, max_bytes)
+    """An empty batch that takes records up to `first_bytes` until it is allowed more.
+
+    `buffer` is memory to use, from a batch that was settled.
+    """
+    batch = ProducerBatch(first_bytes, max_bytes, buffer)
     batch.topic = topic
     batch.partition = partition
     batch.order = order

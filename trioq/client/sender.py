@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections import deque
+from functools import partial
+from time import monotonic
 from typing import Final, NamedTuple
 
 import anyio
@@ -44,41 +45,6 @@ class Sent(NamedTuple):
 
     queue: PartitionQueue
     batch: ProducerBatch
-
-
-class Call(NamedTuple):
-    """A request under way."""
-
-    pending: PendingCall[ProduceResponse]
-    sent: list[Sent]
-
-
-class Calls:
-    """The requests under way on one connection, in their order."""
-
-    def __init__(self) -> None:
-        self._calls: deque[Call] = deque()
-        self._changed = anyio.Event()
-        self._ended = False
-
-    def add(self, call: Call) -> None:
-        """Another request was begun."""
-        self._calls.append(call)
-        self._changed.set()
-
-    def end(self) -> None:
-        """No more will come."""
-        self._ended = True
-        self._changed.set()
-
-    async def next(self) -> Call | None:
-        """The next in order; None when there are no more."""
-        while not self._calls:
-            if self._ended:
-                return None
-            self._changed = anyio.Event()
-            await self._changed.wait()
-        return self._calls.popleft()
 
 
 class Sender:
@@ -145,14 +111,14 @@ class Sender:
             else:
                 self._settlement.failed_unrouted(name, error)
             return
-        self._accumulator.set_partitions(name, info.partitions, anyio.current_time())
+        self._accumulator.set_partitions(name, info.partitions, monotonic())
         self._serve_leaders()
 
     async def _follow_metadata(self) -> None:
         while True:
             await self._metadata.changed()
             state = self._metadata.state
-            now_s = anyio.current_time()
+            now_s = monotonic()
             for name in list(self._accumulator.topics):
                 info = state.topics.get(name)
                 if info is None:
@@ -174,7 +140,7 @@ class Sender:
     async def _keep_time(self) -> None:
         """Give up what is overdue, and ask for leaders where there are none."""
         while True:
-            now_s = anyio.current_time()
+            now_s = monotonic()
             self._settlement.expire(now_s)
             wait_s = _TICK_S
             for queue in self._accumulator.active:
@@ -271,32 +237,21 @@ class Sender:
                         self._settlement.failed(queue, batch, error)
 
     async def _feed(self, node_id: int, connection: Connection) -> None:
-        """Send over `connection` for as long as it can be used; returns when all is settled."""
-        calls = Calls()
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._collect, node_id, connection, calls)
-            while connection.is_usable(anyio.current_time()):
-                if not connection.has_room:
-                    await connection.wait_for_room()
-                    continue
-                changed = self.changed()
-                sent, due_s = self._drain(node_id, anyio.current_time())
-                if sent:
-                    await self._send(connection, sent, calls)
-                elif due_s is None:
+        """Send over `connection` for as long as it can be used."""
+        while connection.is_usable(anyio.current_time()):
+            if not connection.has_room:
+                await connection.wait_for_room()
+                continue
+            changed = self.changed()
+            now_s = monotonic()
+            sent, due_s = self._drain(node_id, now_s)
+            if sent:
+                await self._send(node_id, connection, sent)
+            elif due_s is None:
+                await changed.wait()
+            else:
+                with anyio.move_on_after(due_s - now_s):
                     await changed.wait()
-                else:
-                    with anyio.CancelScope(deadline=due_s):
-                        await changed.wait()
-            calls.end()
-
-    async def _collect(self, node_id: int, connection: Connection, calls: Calls) -> None:
-        """Settle batches by the answers to their requests, in the order of the requests.
-
-        The order matters: numbers given anew go on from the last batch that was acknowledged.
-        """
-        while (call := await calls.next()) is not None:
-            await self._finish(node_id, connection, call.pending, call.sent)
 
     def _drain(self, node_id: int, now_s: float) -> tuple[list[Sent], float | None]:
         """Batches for one request, in flight from now on; without any, when the next is due."""
@@ -329,7 +284,7 @@ class Sender:
             self._identity_needed.set()  # the last epoch of the one at hand was used up
         return sent, next_s
 
-    async def _send(self, connection: Connection, sent: list[Sent], calls: Calls) -> None:
+    async def _send(self, node_id: int, connection: Connection, sent: list[Sent]) -> None:
         settings = self._settings
         try:
             for _, batch in sent:
@@ -346,13 +301,18 @@ class Sender:
                 acks=settings.required_acks,
                 timeout_ms=self._cluster.settings.request_timeout_ms,
             )
-            pending = None
             if settings.required_acks:
-                pending = connection.begin(request, ProduceResponse, version)
+                connection.begin(
+                    request,
+                    ProduceResponse,
+                    version,
+                    timeout_s=self._request_timeout_s,
+                    on_end=partial(self._ended, node_id, connection, sent),
+                )
             else:
                 connection.tell(request, version)
         except TrioqError as error:
-            now_s = anyio.current_time()
+            now_s = monotonic()
             for queue, batch in sent:
                 if is_retriable(error):
                     self._settlement.unsent(queue, batch, error, now_s)
@@ -360,25 +320,26 @@ class Sender:
                     self._settlement.failed(queue, batch, error)
             return
         self._settlement.counts.requests += 1
-        if pending is None:
+        if not settings.required_acks:
             for queue, batch in sent:
                 self._settlement.written(queue, batch, Written(-1, -1))
-        else:
-            calls.add(Call(pending, sent))
 
-    async def _finish(
+    def _ended(
         self,
         node_id: int,
         connection: Connection,
-        pending: PendingCall[ProduceResponse],
         sent: list[Sent],
+        pending: PendingCall[ProduceResponse],
     ) -> None:
-        """Wait for the answer to one request and settle its batches."""
+        """Settle the batches of a request by its answer, in the order of the requests.
+
+        The order matters: numbers given anew go on from the last batch that was acknowledged.
+        """
+        now_s = monotonic()
         try:
-            response = await connection.finish(pending, timeout_s=self._request_timeout_s)
+            response = connection.result(pending)
         except ConnectionFailed as error:
             self._metadata.request_refresh()
-            now_s = anyio.current_time()
             for queue, batch in sent:
                 if batch.outcome is None:
                     self._settlement.lost(queue, batch, error, now_s)
@@ -392,7 +353,6 @@ class Sender:
             node.node_id: Node(node.node_id, HostPort(node.host, node.port), node.rack)
             for node in response.node_endpoints
         }
-        now_s = anyio.current_time()
         for queue, batch in sent:
             if batch.outcome is not None:
                 continue  # the producer gave everything up meanwhile
