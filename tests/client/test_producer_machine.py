@@ -285,7 +285,7 @@ def test_memory_of_large_batches_is_used_again_unless_somebody_holds_it():
     producer, log = Producer(batch_bytes=200_000, max_request_bytes=200_000), FakeLog()
     for turn in range(3):
         producer.send(b"%d" % turn * 150_000)
-    finish(producer, log)
+        finish(producer, log)
     assert len(producer.accumulator._buffers) == 1
     kept = producer.accumulator._buffers[0]
     with memoryview(kept):
