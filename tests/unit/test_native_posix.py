@@ -72,3 +72,8 @@ def test_advice_and_write_back_are_taken(file):
     ):
         posix.advise(file, 0, PAGE, advice)
     posix.sync_range(file, 0, PAGE)
+
+
+def test_freed_memory_is_kept() -> None:
+    posix.keep_freed_memory(16 << 20, 4 << 20)  # what it saves is seen in page faults
+    assert len(bytearray(1 << 20)) == 1 << 20

@@ -57,3 +57,12 @@ def advise(fd: int, position: int, length: int, advice: int) -> None:
     """Tell the kernel how the range will be used; `advice` is one of ADVICE_*."""
     if length > 0:
         _check(lib.trioq_advise(fd, position, length, advice), "the kernel took no advice")
+
+
+def keep_freed_memory(top_bytes: int, block_bytes: int) -> None:
+    """Have the allocator of this process keep up to `top_bytes` of freed memory.
+
+    Blocks up to `block_bytes` are served from it. Memory that went back to the kernel comes again
+    page by page, each with a fault. Does nothing where the allocator has no such setting.
+    """
+    lib.trioq_keep_freed_memory(top_bytes, block_bytes)

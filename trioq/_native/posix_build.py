@@ -14,6 +14,7 @@ ffibuilder.cdef(
     int trioq_preallocate(int fd, int64_t position, int64_t length);
     int trioq_sync_range(int fd, int64_t position, int64_t length);
     int trioq_advise(int fd, int64_t position, int64_t length, int advice);
+    void trioq_keep_freed_memory(int top_bytes, int block_bytes);
     """
 )
 ffibuilder.set_source(
@@ -32,6 +33,9 @@ ffibuilder.set_source(
 #include <stdint.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
 
 #if defined(__linux__)
 /* cachestat(2), Linux 6.5; the number is the same on every architecture. */
@@ -147,6 +151,17 @@ int trioq_advise(int fd, int64_t position, int64_t length, int advice) {
     return advice < 0 || advice > 3 ? EINVAL : 0;
 #else
     return advice < 0 || advice > 3 ? EINVAL : 0;
+#endif
+}
+
+/* Have the allocator keep up to `top_bytes` of freed memory, and serve blocks up to `block_bytes`
+ * from it. Only glibc has to be told. */
+void trioq_keep_freed_memory(int top_bytes, int block_bytes) {
+#if defined(__GLIBC__)
+    mallopt(M_TRIM_THRESHOLD, top_bytes);
+    mallopt(M_MMAP_THRESHOLD, block_bytes);
+#else
+    (void)top_bytes, (void)block_bytes;
 #endif
 }
 """,
