@@ -325,12 +325,14 @@ def start_sync(
     return reply
 
 
-async def join_alone(groups: GroupCoordinator, group_id: str, **fields) -> JoinResult:
+async def join_alone(
+    groups: GroupCoordinator, group_id: str, member_id: str = "", *, plan: bytes = b"all", **fields
+) -> JoinResult:
     """A member that is the only one, with the whole plan."""
-    joined = await start_join(groups, group_id, **fields).wait()
+    joined = await start_join(groups, group_id, member_id, **fields).wait()
     assert isinstance(joined, JoinResult), joined
-    synced = await start_sync(groups, group_id, joined, {joined.member_id: b"all"}).wait()
-    assert synced.assignment == b"all"
+    synced = await start_sync(groups, group_id, joined, {joined.member_id: plan}).wait()
+    assert synced.assignment == plan
     return joined
 
 

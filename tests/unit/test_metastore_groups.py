@@ -14,7 +14,8 @@ from trioq.metastore.layout import CorruptNode, Slots
 from trioq.metastore.store import check_path
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
-numbers = st.integers(-1, 2**62)
+numbers = st.integers(-2, 2**31 - 1)
+wide_numbers = st.integers(-1, 2**63 - 1)
 topic_ids = st.integers(1, 2**128 - 1).map(lambda value: uuid.UUID(int=value))
 assignments = st.dictionaries(topic_ids, st.frozensets(st.integers(0, 999), min_size=1), max_size=3)
 protocols = st.lists(st.tuples(texts, st.binary(max_size=20)), max_size=3).map(tuple)
@@ -57,7 +58,7 @@ classic_groups = st.builds(
     protocol=st.none() | texts,
     leader=st.none() | texts,
     state=texts,
-    state_since_ms=numbers,
+    state_since_ms=wide_numbers,
     members=st.just(()),
 )
 consumer_groups = st.builds(
@@ -66,16 +67,16 @@ consumer_groups = st.builds(
     group_epoch=numbers,
     assignment_epoch=numbers,
     assignor=texts,
-    state_since_ms=numbers,
+    state_since_ms=wide_numbers,
     members=st.just(()),
 )
 offsets = st.builds(
     groups.CommittedOffset,
-    offset=numbers,
+    offset=wide_numbers,
     leader_epoch=numbers,
     metadata=texts,
-    commit_ms=numbers,
-    expire_ms=st.none() | numbers,
+    commit_ms=wide_numbers,
+    expire_ms=st.none() | wide_numbers,
 )
 group_ids = st.text(min_size=1, max_size=30)
 

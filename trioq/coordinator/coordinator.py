@@ -37,6 +37,7 @@ from trioq.coordinator.offset_requests import (
 )
 from trioq.coordinator.offsets import changes_of
 from trioq.coordinator.registry import GroupRegistry
+from trioq.coordinator.restoring import restore_classic, restore_consumer
 from trioq.coordinator.settings import classic_settings, consumer_settings
 from trioq.coordinator.slot_writer import Deadlines
 from trioq.coordinator.slots import LedSlots
@@ -335,19 +336,12 @@ class GroupCoordinator:
         return ConsumerGroupState(group_id, settings, self.clock.now_ms(), patterns=patterns)
 
     def restored(self, stored: StoredGroup) -> GroupState | ConsumerGroupState:
-        """The machine of a group that was read; its members' sessions begin now.
-
-        Raises ValueError or KeyError where a value is none that the machine knows.
-        """
+        """The machine of a stored group; its members' sessions begin now. Raises Damaged."""
         now_s = self.clock.monotonic_s()
         if isinstance(stored, ClassicGroup):
-            return GroupState.restore(stored, self._classic_settings, now_s)
-        from trioq.coordinator.consumer_group_state import (  # noqa: PLC0415  not every broker's
-            ConsumerGroupState,
-        )
-
+            return restore_classic(stored, self._classic_settings, now_s)
         settings, patterns = self._consumer_parts()
-        return ConsumerGroupState.restore(stored, settings, now_s, patterns=patterns)
+        return restore_consumer(stored, settings, now_s, patterns)
 
     def _consumer_parts(self) -> tuple[ConsumerGroupSettings, TopicPatterns]:
         from trioq.coordinator.subscriptions import TopicPatterns  # noqa: PLC0415  likewise

@@ -9,6 +9,7 @@ import trio
 from trioq import logs
 from trioq.coordinator.group import Group
 from trioq.coordinator.registry import damage_error
+from trioq.coordinator.restoring import Damaged
 from trioq.coordinator.slots import LedSlot
 from trioq.coordinator.stored_groups import ReadGroup, read_groups
 from trioq.coordinator.write_batch import OffsetChange
@@ -53,14 +54,13 @@ class SlotLoader:
         if stored.group is not None:
             try:
                 group.machine = self._coordinator.restored(stored.group)
-            except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
-                # What it says contradicts itself, or comes from a newer version.
+            except Damaged as error:
                 group.damage = damage_error(error)
                 _log.error(
                     "stored group makes no sense: its members and commits are refused; restore the "
                     "metastore from a backup, or delete the group",
                     group=group.group_id,
-                    reason=repr(error),
+                    reason=str(error),
                 )
             else:
                 group.carry_out(())

@@ -317,7 +317,7 @@ def decode_offsets(path: str, value: bytes, shard: int) -> dict[int, CommittedOf
             expire_ms = _number(expiry[0]) if expiry else None
             offsets[partition] = CommittedOffset(
                 _number(offset),
-                _number(leader_epoch),
+                _number(leader_epoch, 32),
                 _text(metadata),
                 _number(commit_ms),
                 expire_ms,
@@ -353,14 +353,17 @@ def _check_field(name: str, field: object) -> None:
     if name in _CONVERTED or (field is None and name in _OPTIONAL):
         return
     if name in _NUMBERS:
-        _number(field)
+        _number(field, 64 if name == "state_since_ms" else 32)
     else:
         _text(field)
 
 
-def _number(value: Any) -> int:
+def _number(value: Any, bits: int = 64) -> int:
+    """A number that the protocol can carry in a field of that many bits."""
     if type(value) is not int:
         raise TypeError(f"{value!r} is not a number")
+    if not -1 << (bits - 1) <= value < 1 << (bits - 1):
+        raise ValueError(f"{value} does not fit into {bits} bits")
     return value
 
 

@@ -9,6 +9,7 @@ from tests.fuzz.targets import (
     codecs,
     compaction,
     files,
+    groups,
     logs,
     metastore,
     tools,
@@ -17,6 +18,17 @@ from tests.fuzz.targets import (
 
 TARGETS: dict[str, Target] = {
     target.name: target
-    for module in (wire, batches, clients, codecs, compaction, files, logs, tools, metastore)
+    for module in (
+        wire,
+        batches,
+        clients,
+        codecs,
+        compaction,
+        files,
+        logs,
+        tools,
+        metastore,
+        groups,
+    )
     for target in module.TARGETS
 }
