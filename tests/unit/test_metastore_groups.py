@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trioq.metastore import group_encoding as encoding
 from trioq.metastore import group_layout as groups
 from trioq.metastore.layout import CorruptNode, Slots
 from trioq.metastore.store import check_path
@@ -106,26 +107,28 @@ def test_a_name_that_nobody_wrote_is_corrupt(name):
 @given(classic_groups | consumer_groups, st.integers(0, 1), st.lists(st.integers(0, 99)).map(tuple))
 def test_heads_come_back(group, bank, shards):
     head = groups.StoredHead(group, bank, shards)
-    assert groups.decode_head("/x", group.group_id, groups.encode_head(head)) == head
+    assert encoding.decode_head("/x", group.group_id, encoding.encode_head(head)) == head
 
 
 def test_a_group_being_removed_is_no_group():
     head = groups.StoredHead(None)
-    assert groups.decode_head("/x", "g", groups.encode_head(head)) == head
+    assert encoding.decode_head("/x", "g", encoding.encode_head(head)) == head
 
 
 @given(st.lists(classic_members, max_size=3) | st.lists(consumer_members, max_size=3))
 def test_members_come_back(members):
-    value = groups.encode_members(map(groups.encode_member, members))
+    value = encoding.encode_members(map(encoding.encode_member, members))
     member_class = type(members[0]) if members else groups.ClassicMember
-    assert groups.decode_members("/x", value, member_class) == tuple(members)
+    assert encoding.decode_members("/x", value, member_class) == tuple(members)
 
 
 @given(st.integers(0, 39), st.dictionaries(st.integers(0, 255), offsets, max_size=5))
 def test_offsets_come_back(shard, by_place):
     by_partition = {shard * 256 + place: offset for place, offset in by_place.items()}
-    value = groups.encode_offsets(groups.encode_offset(*entry) for entry in by_partition.items())
-    assert groups.decode_offsets("/x", value, shard) == by_partition
+    value = encoding.encode_offsets(
+        encoding.encode_offset(*entry) for entry in by_partition.items()
+    )
+    assert encoding.decode_offsets("/x", value, shard) == by_partition
     json.loads(value)
 
 
@@ -148,17 +151,17 @@ def _samples():
     group = groups.ClassicGroup("g", "consumer", 3, "range", "m", "Stable", 5)
     offset = groups.CommittedOffset(1, 2, "meta", 3, 4)
     yield (
-        groups.encode_head(groups.StoredHead(group, 0, (0,))),
-        lambda value: groups.decode_head("/x", "g", value),
+        encoding.encode_head(groups.StoredHead(group, 0, (0,))),
+        lambda value: encoding.decode_head("/x", "g", value),
     )
     for one in (member, consumer):
         yield (
-            groups.encode_members([groups.encode_member(one)]),
-            lambda value, one=one: groups.decode_members("/x", value, type(one)),
+            encoding.encode_members([encoding.encode_member(one)]),
+            lambda value, one=one: encoding.decode_members("/x", value, type(one)),
         )
     yield (
-        groups.encode_offsets([groups.encode_offset(7, offset)]),
-        lambda value: groups.decode_offsets("/x", value, 0),
+        encoding.encode_offsets([encoding.encode_offset(7, offset)]),
+        lambda value: encoding.decode_offsets("/x", value, 0),
     )
 
 
@@ -204,11 +207,11 @@ def _replaced(data):
 @pytest.mark.parametrize("other", [None, 1.5, True, [], {}, "\ud800"])
 def test_fields_of_another_type_are_corrupt(other):
     member = json.loads(
-        groups.encode_member(groups.ClassicMember("m", None, "c", "h", 1, 2, (), b""))
+        encoding.encode_member(groups.ClassicMember("m", None, "c", "h", 1, 2, (), b""))
     )
     value = json.dumps({"members": [{**member, "member_id": other}]}).encode()
     with pytest.raises(CorruptNode):
-        groups.decode_members("/x", value, groups.ClassicMember)
+        encoding.decode_members("/x", value, groups.ClassicMember)
 
 
 def test_the_slot_of_a_group_does_not_change():

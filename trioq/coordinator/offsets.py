@@ -10,13 +10,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from trioq.coordinator.offset_requests import FetchedOffsets, NewOffset, PartitionsByTopic
+from trioq.metastore.group_encoding import (
+    decode_offsets,
+    encode_offset,
+    encode_offsets,
+)
 from trioq.metastore.group_layout import (
     PARTITIONS_PER_SHARD,
     CommittedOffset,
     OffsetsKey,
-    decode_offsets,
-    encode_offset,
-    encode_offsets,
 )
 from trioq.types import TopicId
 

@@ -11,15 +11,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from trioq.metastore import store
+from trioq.metastore.group_encoding import (
+    encode_head,
+    encode_member,
+    encode_members,
+)
 from trioq.metastore.group_layout import (
     MAX_SHARD_BYTES,
     MEMBERS_PER_SHARD,
     StoredGroup,
     StoredHead,
     StoredMember,
-    encode_head,
-    encode_member,
-    encode_members,
     members_node_name,
 )
 from trioq.metastore.write_chain import CHAIN_BYTES, CHAIN_OPERATIONS

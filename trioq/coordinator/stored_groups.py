@@ -8,6 +8,10 @@ from dataclasses import dataclass
 from trioq import logs
 from trioq.coordinator.offsets import OffsetTable
 from trioq.coordinator.stored_group import HEAD, StoredNodes
+from trioq.metastore.group_encoding import (
+    decode_head,
+    decode_members,
+)
 from trioq.metastore.group_layout import (
     ClassicGroup,
     ClassicMember,
@@ -16,8 +20,6 @@ from trioq.metastore.group_layout import (
     StoredGroup,
     StoredHead,
     StoredMember,
-    decode_head,
-    decode_members,
     group_id_of,
     members_node_name,
 )
