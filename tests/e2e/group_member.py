@@ -238,9 +238,62 @@ async def run_aiokafka(settings: Settings) -> None:
     report.event(closed=True)
 
 
+async def run_trioq(settings: Settings) -> None:
+    import anyio
+
+    import trioq
+    from trioq.errors import CommitFailed
+
+    options: dict[str, Any] = {
+        "group": settings.group,
+        "instance_id": settings.instance_id,
+        "auto_offset_reset": "earliest",
+        "auto_commit_interval_ms": 100,
+        "fetch_max_wait_ms": 100,
+        "session_timeout_ms": settings.session_timeout_ms,
+        "heartbeat_interval_ms": settings.session_timeout_ms // 8,
+        "commit": "auto" if settings.commit == AUTO else "manual",
+    }
+    if settings.strategy == "consumer":
+        options |= {"group_protocol": "consumer", "server_assignor": settings.assignor}
+    else:
+        options["assignors"] = [settings.strategy]
+    report = Reporter(settings)
+    async with (
+        trioq.connect(settings.address, metadata_max_age_ms=500) as client,
+        client.consumer(*settings.topics, pattern=settings.pattern, **options) as consumer,
+    ):
+        while not told_to_stop():
+            record = None
+            with anyio.move_on_after(POLL_S):
+                record = await anext(consumer)
+            report.assigned(consumer.assignment)
+            if record is None:
+                continue
+            offsets = {(record.topic, record.partition): record.offset + 1}
+            if settings.commit == BEFORE:
+                await consumer.commit(offsets)
+                if report.stands_still(record.value):
+                    stand_still()
+            report.processed(record.topic, record.partition, record.offset, record.value)
+            if settings.commit == AFTER:
+                if report.stands_still(record.value):
+                    stand_still()
+                try:
+                    await consumer.commit(offsets)
+                except CommitFailed as error:
+                    report.event(not_committed=str(error))
+    report.event(closed=True)
+
+
 def main() -> None:
     settings = Settings(**json.loads(sys.argv[1]))
-    if settings.client == "aiokafka":
+    if settings.client.startswith("trioq"):
+        import anyio
+
+        backend = "asyncio" if settings.client.endswith("asyncio") else "trio"
+        anyio.run(run_trioq, settings, backend=backend)
+    elif settings.client == "aiokafka":
         asyncio.run(run_aiokafka(settings))
     elif settings.client == "kafka-python":
         run_kafka_python(settings)

@@ -18,7 +18,7 @@ StartMember = Callable[..., Member]
 
 COUNT = 6
 KILLED_AT = 3
-CLIENTS = ["confluent", "aiokafka", "kafka-python"]
+CLIENTS = ["confluent", "aiokafka", "kafka-python", "trioq", "trioq-asyncio"]
 
 
 def values(count: int = COUNT) -> list[str]:

@@ -34,12 +34,17 @@ KINDS = [
     Kind("kafka-python", "range"),
     Kind("kafka-python", "cooperative-sticky"),
     Kind("kcat", "range"),
+    Kind("trioq", "range"),
+    Kind("trioq-asyncio", "cooperative-sticky"),
+    Kind("trioq", "consumer"),
 ]
 FAMILIES = [
     Kind("confluent", "range"),
     Kind("confluent", "consumer"),
     Kind("aiokafka", "range"),
     Kind("kafka-python", "range"),
+    Kind("trioq", "range"),
+    Kind("trioq-asyncio", "consumer"),
 ]
 PARTITIONS = 4
 
@@ -219,12 +224,41 @@ def test_different_clients_in_one_group(
 ) -> None:
     partitions = create(group_broker, topic, 8)
     members = []
-    for client in ("confluent", "aiokafka", "kafka-python", "kcat"):
+    for client in ("confluent", "aiokafka", "trioq", "kafka-python", "kcat"):
         members.append(start_member(client, group_broker.address, topic, topics=[topic]))
         wait_until_shared(members, partitions)
     members.pop(0).kill9()
     wait_until_shared(members, partitions)
     members.pop(0).stop()
+    wait_until_shared(members, partitions)
+
+
+@pytest.mark.parametrize(
+    "clients",
+    [
+        (Kind("trioq", "cooperative-sticky"), Kind("confluent", "cooperative-sticky")),
+        (Kind("kafka-python", "cooperative-sticky"), Kind("trioq", "cooperative-sticky")),
+        (Kind("trioq", "consumer"), Kind("confluent", "consumer")),
+    ],
+    ids=lambda kinds: "-".join(map(kind_id, kinds)),
+)
+def test_ours_and_another_client_in_one_group(
+    group_broker: BrokerProcess,
+    topic: str,
+    start_member: StartMember,
+    clients: tuple[Kind, Kind],
+) -> None:
+    """Whoever comes first leads a classic group, as long as it stays."""
+    partitions = create(group_broker, topic, 6)
+    members: list[Member] = []
+    for client, strategy in [*clients, *clients]:
+        settings = {"topics": [topic], "strategy": strategy}
+        members.append(start_member(client, group_broker.address, topic, **settings))
+        wait_until_shared(members, partitions)
+    processed_by(members, values(topic, 6))
+    members.pop(0).stop()
+    wait_until_shared(members, partitions)
+    members.pop(1).kill9()
     wait_until_shared(members, partitions)
 
 
