@@ -335,7 +335,9 @@ def test_answers_to_an_older_generation_change_nothing() -> None:
     assert machine.is_stable
 
 
-@pytest.mark.parametrize("error", [NotCoordinator(), CoordinatorLoadInProgress()])
+@pytest.mark.parametrize(
+    "error", [NotCoordinator(), CoordinatorLoadInProgress(), RebalanceInProgress()]
+)
 def test_trouble_with_the_coordinator_is_waited_out_ever_longer(error: KafkaError) -> None:
     machine = member()
     waits = []

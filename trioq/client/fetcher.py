@@ -128,8 +128,11 @@ class Fetcher:
             if not answered:  # cancelled
                 self._state.release(plan)
                 self._state.session(plan.node_id).lost()
-        outcome = apply_response(self._state, plan, response, anyio.current_time())
+        now_s = anyio.current_time()
+        outcome = apply_response(self._state, plan, response, now_s)
         self._follow(outcome, response)
+        if not self._state.nodes(now_s) <= self._node_pulses.keys():
+            self._pulse.beat()  # a replica is to be read from
         if outcome.has_data:
             self._on_filled()
 

@@ -270,6 +270,8 @@ class ClassicMembership:
             self.member_id = member_id
         elif isinstance(error, (UnknownMemberId, IllegalGeneration)):
             self._reset(error)
+        elif isinstance(error, RebalanceInProgress):
+            self._backoff.failed(now_s)
         else:
             self._fail_or_retry(error, now_s)
 
