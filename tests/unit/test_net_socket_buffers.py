@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from trioq.net.socket_buffers import RECEIVE_BYTES, Inbox, ReceiveBudget
+from trioq.net.socket_buffers import GROWTH, RECEIVE_BYTES, Inbox, ReceiveBudget
 
 LIMIT = 1000
 MOST = 600  # the largest frame
@@ -86,7 +86,7 @@ def test_an_inbox_grows_with_what_arrives_and_ends_at_its_frame(
     while inbox.length < frame_bytes:
         if inbox.is_full:
             inbox.grow(inbox.next_growth())
-        assert len(inbox.buffer) <= max(2 * inbox.length, RECEIVE_BYTES)
+        assert len(inbox.buffer) <= max(GROWTH * inbox.length, RECEIVE_BYTES)
         assert len(inbox.buffer) <= frame_bytes
         room = len(inbox.buffer) - inbox.length
         inbox.length += data.draw(st.sampled_from([room, -(-room // 3)]))

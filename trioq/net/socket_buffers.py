@@ -23,12 +23,15 @@ RECEIVE_BYTES = 64 * 1024
 LARGE_FRAME_BYTES = 32 * 1024
 """A partial frame larger than this is received straight into its connection's inbox."""
 
-BULK_RECEIVE_BYTES = 256 * 1024
+BULK_RECEIVE_BYTES = 512 * 1024
 """Most bytes of one receive into an inbox."""
 
 
 LAST_POSITION = SCRATCH_BYTES - RECEIVE_BYTES - LARGE_FRAME_BYTES
 """In the scratch buffer: where the last receive of a pass may start."""
+
+GROWTH = 4
+"""Of an inbox that is full. Each step costs a receive, a pass where it ends one, and a copy."""
 
 
 class ScratchBuffer(ScratchState):
@@ -80,8 +83,10 @@ class Inbox(InboxState):
         return self.length == len(self.buffer)
 
     def next_growth(self) -> int:
-        """Bytes by which the buffer grows next: at most doubled, never over the frame."""
-        capacity = min(self.frame_bytes, max(2 * self.length, RECEIVE_BYTES))
+        """Bytes by which the buffer grows next: to at most GROWTH times what has arrived, never
+        over the frame.
+        """
+        capacity = min(self.frame_bytes, max(GROWTH * self.length, RECEIVE_BYTES))
         return capacity - len(self.buffer)
 
     def grow(self, size_bytes: int) -> None:
