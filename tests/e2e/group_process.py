@@ -26,7 +26,7 @@ class Member:
     Of kcat, whose lines are turned into the same events, `closed` is missing.
     """
 
-    def __init__(self, command: list[str], *, name: str, quiet: bool) -> None:
+    def __init__(self, command: list[str], *, name: str) -> None:
         self.name = name
         self.events: list[dict[str, Any]] = []
         self.errors: list[str] = []
@@ -43,7 +43,6 @@ class Member:
         self._readers = [
             threading.Thread(target=self._read, args=reader, daemon=True) for reader in readers
         ]
-        self._quiet = quiet
         for reader in self._readers:
             reader.start()
 
@@ -54,7 +53,7 @@ class Member:
             return KcatMember.start_kcat(address, group, **settings)
         given = {"client": client, "address": address, "group": group, **settings}
         command = [sys.executable, "-W", "ignore", "-m", "tests.e2e.group_member"]
-        return cls([*command, json.dumps(given)], name=client, quiet=True)
+        return cls([*command, json.dumps(given)], name=client)
 
     # ---- what it says
 
@@ -182,7 +181,7 @@ class KcatMember(Member):
         command = [Kcat.program(), "-b", address, "-u", "-f", r"%t %p %o %s\n"]
         for name, value in options.items():
             command += ["-X", f"{name}={value}"]
-        return cls([*command, "-G", group, *topics], name="kcat", quiet=False)
+        return cls([*command, "-G", group, *topics], name="kcat")
 
     def stop(self) -> None:
         self._process.terminate()

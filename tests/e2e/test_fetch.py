@@ -145,6 +145,20 @@ def test_requests_behind_a_parked_fetch_are_answered_in_order(
     assert produced.responses[0].partition_responses[0].base_offset == 1
 
 
+def test_a_full_fetch_that_waited_names_every_partition(broker: BrokerProcess, topic: str) -> None:
+    """Clients begin their sessions anew where one is missing."""
+    Confluent().write(broker.address, topic, [Message(b"value")])
+    with RawConnection(broker) as connection:
+        asked = fetch_request(topic, 1, session_epoch=0, max_wait_ms=1)
+        first = connection.call(asked, FetchResponse, 11)
+        assert first.session_id != 0
+        assert [one.partition_index for one in first.responses[0].partitions] == [0]
+        follow = fetch_request(
+            topic, 1, session_id=first.session_id, session_epoch=1, max_wait_ms=1
+        )
+        assert connection.call(follow, FetchResponse, 11).responses == []
+
+
 def test_incremental_session(broker: BrokerProcess, topic: str) -> None:
     write_one(broker, topic)
     with RawConnection(broker) as connection:

@@ -297,7 +297,7 @@ CONFIGS = [
 ]
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.lists(produced | fetched | listed | versions, min_size=1, max_size=8), max_size=5),
     st.sampled_from(CONFIGS),

@@ -197,7 +197,10 @@ class _Fetch:
                 answer.read(followed)
                 followed.partition = answer.partition
             return answer
-        for followed in tuple(session.ready.values()):
+        # A full fetch is answered with every partition, also when it has waited: they have had
+        # their turn by then.
+        asked = session.followed if self._is_full else session.ready
+        for followed in tuple(asked.values()):
             again = answer.read(followed)
             session.resolved(followed, answer.partition)
             session.looked_at(followed, again=again)
