@@ -8,7 +8,7 @@ from typing import Any, Final
 import click
 
 from trioq import __version__
-from trioq.errors import ConfigError, TrioqError
+from trioq.errors import ClientUsageError, ConfigError, TrioqError
 
 FAILED: Final = 1
 """Exit status of a command that could not do what it was asked."""
@@ -16,10 +16,15 @@ FAILED: Final = 1
 WRONG_USAGE: Final = 2
 """Exit status for wrong flags, keys and values; the same as click's."""
 
+INTERRUPTED: Final = 130
+"""Exit status after Ctrl-C, as shells have it: 128 and the number of the signal."""
+
 CONTEXT_SETTINGS: Final = {"help_option_names": ["-h", "--help"]}
 
 _COMMANDS: Final = {
     "serve": ("trioq.cli.serve", "serve", "Run a broker."),
+    "produce": ("trioq.cli.produce", "produce", "Send lines to a topic."),
+    "consume": ("trioq.cli.consume", "consume", "Print the records of topics."),
     "topic": ("trioq.cli.topic", "topic", "Create, list, describe, alter and delete topics."),
     "log": ("trioq.cli.log_files", "log", "Look into the files of a broker."),
     "bench": ("trioq.cli.bench", "bench", "Measure a broker, from a checkout."),
@@ -50,13 +55,17 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except TrioqError as error:
             click.echo(f"trioq: {error}", err=True)
-            ctx.exit(WRONG_USAGE if isinstance(error, ConfigError) else FAILED)
+            is_usage = isinstance(error, (ConfigError, ClientUsageError))
+            ctx.exit(WRONG_USAGE if is_usage else FAILED)
+        except KeyboardInterrupt:
+            ctx.exit(INTERRUPTED)
 
 
 @click.group(
     cls=Commands,
     context_settings=CONTEXT_SETTINGS,
-    epilog="Exit status: 0 done, 1 failed, 2 wrong usage. `trioq COMMAND -h` explains a command.",
+    epilog="Exit status: 0 done, 1 failed, 2 wrong usage, 130 Ctrl-C. "
+    "`trioq COMMAND -h` explains a command.",
 )
 @click.version_option(__version__, "--version", prog_name="trioq", message="%(prog)s %(version)s")
 def trioq() -> None:
