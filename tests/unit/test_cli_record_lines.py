@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 
@@ -47,7 +48,7 @@ def test_lines_are_the_same_however_they_arrive(lines, cuts, is_ended):
     if lines and lines[-1] and not is_ended:
         text = text[:-1]
     edges = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
-    chunks = [text[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    chunks = [text[start:end] for start, end in itertools.pairwise(edges)]
     assert split(chunks) == lines
 
 
@@ -165,7 +166,7 @@ def test_values_and_headers():
 
 
 def test_records_cannot_steer_a_terminal():
-    hostile = InputRecord(None, b"\x1b]0;owned\x07\r\xff\xc2\x9b ok\t\xc3\xa4")
+    hostile = InputRecord(None, b"\x1b]0;owned\x07\r\xff\xc2\x9b ok\t\xc3\xa4", (), None, 1)
     shown = record_output.for_terminal(record_output.values)(fetched([hostile]))
     assert shown.decode() == "\\x1b]0;owned\\x07\\r\\xff\\x9b ok\tä\n"
     assert json.loads(record_output.json_lines(fetched([hostile])))["value_base64"]

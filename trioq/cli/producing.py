@@ -51,8 +51,8 @@ class Producing:
         self._job = job
         self._target = target
         self._failure: TrioqError | None = None
-        self._ahead = anyio.Semaphore(_CHUNKS_AHEAD)
-        self._reading = anyio.CancelScope()
+        self._ahead: anyio.Semaphore
+        self._reading: anyio.CancelScope
 
     async def run(self, interruption: Interruption) -> None:
         """Send until the input ends or a signal comes, and wait for the acknowledgements.
@@ -60,6 +60,7 @@ class Producing:
         Raises InputError, and what sending raises; what was read before that is sent.
         """
         job = self._job
+        self._ahead, self._reading = anyio.Semaphore(_CHUNKS_AHEAD), anyio.CancelScope()
         async with self._target.client() as client:
             await client.cluster.metadata.topic(job.topic, may_create=True)
             async with client.producer(
@@ -83,12 +84,23 @@ class Producing:
                     ended = not chunk
                     lines = splitter.finish() if ended else splitter.feed(chunk)
                     if lines:
-                        await self._ahead.acquire()
-                        tasks.start_soon(self._settle, await self._send(producer, lines))
+                        await self._send_chunk(producer, lines, tasks)
             for _ in range(_CHUNKS_AHEAD):
                 await self._ahead.acquire()
         if self._failure is not None:
             raise self._failure
+
+    async def _send_chunk(
+        self, producer: Producer[Any, Any], lines: Sequence[bytes], tasks: BackgroundTasks
+    ) -> None:
+        await self._ahead.acquire()
+        is_handed_on = False
+        try:
+            tasks.start_soon(self._settle, await self._send(producer, lines))
+            is_handed_on = True
+        finally:
+            if not is_handed_on:
+                self._ahead.release()
 
     async def _settle(self, deliveries: Sequence[Awaitable[object]]) -> None:
         """Wait until a chunk is acknowledged; a failure ends the reading."""

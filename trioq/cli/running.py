@@ -7,12 +7,19 @@ import os
 import signal
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import anyio
 import anyio.to_thread
 
 from trioq import logs
 from trioq.client.tasks import BackgroundTasks
+
+if TYPE_CHECKING:
+    from trioq.cli.target import Target
+    from trioq.client.client import Client
+
+Result = TypeVar("Result")
 
 
 class OutputClosed(Exception):
@@ -30,7 +37,7 @@ class Interruption:
         """The first signal that came."""
 
         self._early: anyio.CancelScope | None = None
-        self._everything = anyio.CancelScope()
+        self._everything: anyio.CancelScope | None = None
 
     @contextmanager
     def ending_early(self) -> Iterator[None]:
@@ -45,17 +52,19 @@ class Interruption:
     def signalled(self, number: int) -> None:
         """A signal has come."""
         self.number = self.number or number
-        if self._early is not None and not self._early.cancel_called:
-            self._early.cancel()
-        else:
-            self._everything.cancel()
+        scope = self._early
+        if scope is None or scope.cancel_called:
+            scope = self._everything
+        if scope is not None:
+            scope.cancel()
 
-    async def run(self, work: Callable[[Interruption], Awaitable[None]]) -> None:
-        """Run `work(self)` while listening for signals; raises what it raises, unwrapped."""
-        with self._everything:
+    async def run(self, work: Callable[[Interruption], Awaitable[Result]]) -> Result | None:
+        """The result of `work(self)`, with signals; None if one ended it. Raises as `work` does."""
+        with anyio.CancelScope() as self._everything:
             async with BackgroundTasks() as tasks:
                 tasks.start_soon(self._listen)
-                await work(self)
+                return await work(self)
+        return None
 
     async def _listen(self) -> None:
         with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
@@ -63,19 +72,30 @@ class Interruption:
                 self.signalled(number)
 
 
-def run(work: Callable[[Interruption], Awaitable[None]]) -> None:
-    """Run a command to its end; SystemExit with 128 + the signal's number if one came.
+def run(work: Callable[[Interruption], Awaitable[Result]]) -> Result:
+    """The result of an asynchronous command; SystemExit with 128 + the signal's number if one came.
 
-    A reader of the output that goes away (`| head`) ends the command without an error.
+    A reader of the output that goes away (`| head`) ends the command with status 0.
     """
     logs.configure("warning")
     interruption = Interruption()
     try:
-        anyio.run(interruption.run, work, backend="trio")
+        result = anyio.run(interruption.run, work, backend="trio")
     except OutputClosed:
-        return
+        raise SystemExit(0) from None
     if interruption.number is not None:
         raise SystemExit(128 + interruption.number)
+    return cast("Result", result)
+
+
+def ask(target: Target, work: Callable[[Client], Awaitable[Result]]) -> Result:
+    """The result of `work` with a client of these brokers; raises as it does, and as `run`."""
+
+    async def connected(_: Interruption) -> Result:
+        async with target.client() as client:
+            return await work(client)
+
+    return run(connected)
 
 
 async def read_from(descriptor: int, length: int) -> bytes:
