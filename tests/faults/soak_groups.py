@@ -90,10 +90,10 @@ class GroupMember(Worker):
                     self._ledger.acknowledged(one.partition, one.offset)
             self._since_commit = 0
 
-    def _assigned(self, _consumer: Any, partitions: list[Any]) -> None:
+    def _assigned(self, consumer: Any, partitions: list[Any]) -> None:
         before = {one.partition: self._ledger.of(one.partition) for one in partitions}
         try:
-            committed = self._consumer.committed(partitions, timeout=5)
+            committed = consumer.committed(partitions, timeout=5)
         except confluent_kafka.KafkaException:
             return
         for one in committed:

@@ -162,9 +162,13 @@ class RawLedger(Worker):
         topic = f"ledger-{self._number}-{self._generation}"
         self._ledger = Ledger(topic, producer_id=1000 * self._number + self._generation)
         self._is_created = False
+        self._is_over = False
 
     def step(self) -> None:
         client, ledger = self.client, self._ledger
+        if self._is_over:
+            self._remove(client)
+            return
         if not self._is_created:
             if ledger.topic not in client.topics():
                 client.create(ledger.topic, segment_bytes="100000")
@@ -178,12 +182,18 @@ class RawLedger(Worker):
             ledger.check(client)
             client.delete_records(ledger.topic, len(ledger.acknowledged) // 2)
             ledger.check(client)
-            client.delete(ledger.topic)
-            self._begin()
+            self._is_over = True
+            self._remove(client)
+
+    def _remove(self, client: Client) -> None:
+        """Delete the topic, again if the answer to an earlier try was lost, and begin anew."""
+        if self._ledger.topic in client.topics():
+            client.delete(self._ledger.topic)
+        self._begin()
 
     def finish(self) -> None:
         deadline = time.monotonic() + 60
-        while True:
+        while not self._is_over:
             try:
                 self._ledger.settle(self.client)
                 self._ledger.check(self.client)
