@@ -388,7 +388,6 @@ def test_classic_members_leave_by_id_or_by_instance_id() -> None:
     results, effects = bench.group.classic_leave(
         [
             LeavingMember("who"),
-            LeavingMember(client.member_id),
             LeavingMember("wrong", "one"),
             LeavingMember("", "one"),
             LeavingMember(classic.member_id),
@@ -397,12 +396,29 @@ def test_classic_members_leave_by_id_or_by_instance_id() -> None:
         bench.now_ms,
     )
     assert [type(result.error) for result in results] == [
-        UnknownMemberId, UnknownMemberId, FencedInstanceId, type(None), type(None), UnknownMemberId
+        UnknownMemberId, FencedInstanceId, type(None), type(None), UnknownMemberId
     ]  # fmt: skip
     assert effects == [Persist()]
     settle([client])
     assert len(client.owned) == 6
     assert bench.group.classic_leave([LeavingMember("who")], bench.now_ms)[1] == []
+
+
+def test_tools_remove_members_of_the_consumer_protocol_too() -> None:
+    """As removeMembersFromConsumerGroup of Java's Admin does."""
+    bench = Bench()
+    removed = Client(bench, "x", "orders", instance_id="one")
+    dynamic = Client(bench, "y", "orders")
+    stays = Client(bench, "z", "orders")
+    settle([removed, dynamic, stays])
+    results, effects = bench.group.classic_leave(
+        [LeavingMember("", "one"), LeavingMember(dynamic.member_id)], bench.now_ms
+    )
+    assert [result.error for result in results] == [None, None]
+    assert effects == [Persist()]
+    settle([stays])
+    assert len(stays.owned) == 6
+    assert isinstance(bench.group.check_commit("x", "one", 3, bench.now_s), UnknownMemberId)
 
 
 def test_a_static_classic_member_restarts_in_its_place() -> None:

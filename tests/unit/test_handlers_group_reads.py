@@ -58,7 +58,7 @@ from trioq.wire.messages.offset_fetch import (
     OffsetFetchRequestTopic,
 )
 
-UNKNOWN_TOPIC, METADATA_TOO_LARGE, INVALID_GROUP_ID, INVALID_REQUEST = 3, 12, 24, 42
+UNKNOWN_TOPIC, METADATA_TOO_LARGE, INVALID_GROUP_ID, GROUP_ID_NOT_FOUND = 3, 12, 24, 69
 ALL_GROUP_OPERATIONS = 1 << 3 | 1 << 6 | 1 << 8 | 1 << 10 | 1 << 11
 NOT_ASKED = -(1 << 31)
 
@@ -69,7 +69,7 @@ def commit_message(version: int) -> OffsetCommitRequest:
         OffsetCommitRequestPartition(partition_index=2, committed_offset=6),
         OffsetCommitRequestPartition(partition_index=3, committed_offset=7),
         OffsetCommitRequestPartition(partition_index=-1, committed_offset=7),
-        OffsetCommitRequestPartition(partition_index=1, committed_offset=-1),
+        OffsetCommitRequestPartition(partition_index=1, committed_offset=-2),
         OffsetCommitRequestPartition(partition_index=1, committed_metadata="ü" * 129),
     ]
     if version >= 6:
@@ -108,15 +108,16 @@ def test_commit_hands_over_what_can_be_committed(version: int) -> None:
                 offsets=[
                     NewOffset(ORDERS, 0, 5, 9 if version >= 6 else -1, "m"),
                     NewOffset(ORDERS, 2, 6, -1, ""),
+                    NewOffset(ORDERS, 1, -2, -1, ""),  # how kafkajs resets to the earliest
                 ],
                 retention_ms=60_000 if version <= 4 else None,
             ),
         )
     ]
     groups.replies[0](None)
-    refused = [(3, UNKNOWN_TOPIC), (-1, UNKNOWN_TOPIC), (1, INVALID_REQUEST)]
+    refused = [(3, UNKNOWN_TOPIC), (-1, UNKNOWN_TOPIC)]
     assert codes(exchange.answer()) == [
-        ("orders", [(0, 0), (2, 0), *refused, (1, METADATA_TOO_LARGE)]),
+        ("orders", [(0, 0), (2, 0), *refused, (1, 0), (1, METADATA_TOO_LARGE)]),
         ("none", [(0, UNKNOWN_TOPIC)]),
     ]
 
@@ -197,6 +198,21 @@ def test_fetch_of_one_group(version: int) -> None:
     assert answer.error_code == 0
     epochs = [one.committed_leader_epoch for one in answer.topics[0].partitions]
     assert epochs == ([-1, 9] if version >= 5 else [-1, -1])
+
+
+@pytest.mark.parametrize("version", [1, 9])
+def test_fetch_that_names_a_topic_twice(version: int) -> None:
+    groups = ScriptedGroups(fetch_offsets=COMMITTED)
+    topics = [OffsetFetchRequestTopic(name="orders", partition_indexes=[one]) for one in (0, 2)]
+    message = OffsetFetchRequest(group_id="g", topics=topics)
+    if version >= 8:
+        message = OffsetFetchRequest(groups=[OffsetFetchRequestGroup(group_id="g", topics=topics)])
+    answer = answered(
+        ApiKey.OFFSET_FETCH, version, message, handle_offset_fetch, group_context(groups)
+    )
+    assert groups.asked == [("fetch_offsets", "g", None, -1, {ORDERS: [0, 2]}, False)]
+    found = answer.groups[0].topics if version >= 8 else answer.topics
+    assert fetched(found) == [("orders", 0, 5, "m", 0), ("orders", 2, 6, "", 0)]
 
 
 @pytest.mark.parametrize("version", range(2, 8))
@@ -345,7 +361,7 @@ def test_list_groups_while_they_are_read() -> None:
     assert (answer.error_code, answer.groups) == (14, [])
 
 
-@pytest.mark.parametrize("version", range(6))
+@pytest.mark.parametrize("version", range(7))
 def test_describe_groups(version: int) -> None:
     member = MemberDescription("m", "static", "client", "/127.0.0.1", b"meta", b"part")
     described = {
@@ -365,7 +381,11 @@ def test_describe_groups(version: int) -> None:
     assert (told.member_id, told.client_id, told.client_host) == ("m", "client", "/127.0.0.1")
     assert (told.member_metadata, told.member_assignment) == (b"meta", b"part")
     assert told.group_instance_id == ("static" if version >= 4 else None)
-    assert (none.error_code, none.group_state, none.members) == (0, "Dead", [])
+    is_told = version >= 6
+    assert (none.error_code, none.group_state, none.members) == (
+        GROUP_ID_NOT_FOUND if is_told else 0, "Dead", []
+    )  # fmt: skip
+    assert (none.error_message is not None, there.error_message) == (is_told, None)
     assert (loading.error_code, loading.group_state) == (14, "")
     assert bad.error_code == INVALID_GROUP_ID
     operations = ALL_GROUP_OPERATIONS if version >= 3 else NOT_ASKED

@@ -124,7 +124,10 @@ class ClassicMembers(ConsumerGroupCore):
     def classic_leave(
         self, members: Sequence[LeavingMember], now_ms: int
     ) -> tuple[list[LeaveResult], list[Effect]]:
-        """LeaveGroup: what became of each, in their order, and what follows."""
+        """LeaveGroup: what became of each, in their order, and what follows.
+
+        Tools remove members of either protocol with it, static ones by their instance ids alone.
+        """
         results: list[LeaveResult] = []
         removed: list[Member] = []
         for leaving in members:
@@ -301,7 +304,9 @@ class ClassicMembers(ConsumerGroupCore):
             member = self._by_instance.get(leaving.instance_id)
             if leaving.member_id:
                 check_instance(self.group_id, leaving.member_id, leaving.instance_id, member)
-        return self._speaking_classic(member, leaving.member_id)
+        if member is None:
+            raise UnknownMemberId(f"group {self.group_id} has no member {leaving.member_id!r}")
+        return member
 
     def _classic_member(self, member_id: str, instance_id: str | None, generation: int) -> Member:
         """The member of the classic protocol that a request comes from.

@@ -42,6 +42,9 @@ class TopicPatterns:
 
     def __init__(self) -> None:
         self._patterns: OrderedDict[str, _Matches] = OrderedDict()
+        # The names of that generation: one object for all patterns, of which there may be many.
+        self._names = frozenset[str]()
+        self._generation: int | None = None
 
     def check(self, regex: str) -> None:
         """Raises InvalidRegularExpression, saying what is wrong with it."""
@@ -51,7 +54,10 @@ class TopicPatterns:
         """The names that all of `regex` matches. Raises InvalidRegularExpression."""
         matches = self._get(regex)
         if matches.generation != topics.generation:
-            names = frozenset(topics.names())
+            if self._generation != topics.generation:
+                self._names = frozenset(topics.names())
+                self._generation = topics.generation
+            names = self._names
             fullmatch = matches.pattern.fullmatch
             found = {name for name in names - matches.tried if fullmatch(name)}
             matches.matching = (matches.matching & names) | found

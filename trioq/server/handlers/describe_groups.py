@@ -1,12 +1,12 @@
-"""DescribeGroups (key 15), versions 0-5.
+"""DescribeGroups (key 15), versions 0-6.
 
 Behaviour:
 - state, protocol and members of groups of the classic protocol, each by itself
-- a group that is not there, or speaks the consumer protocol, is shown as Dead without an
-  error, as in Kafka
+- a group that is not there, or speaks the consumer protocol, is shown as Dead, as in Kafka:
+  with GROUP_ID_NOT_FOUND from version 6 on, before without an error
 
 Version notes: 3 authorized operations (KIP-430): without an authorizer, all; 4
-group_instance_id (KIP-345); 5 flexible.
+group_instance_id (KIP-345); 5 flexible; 6 GROUP_ID_NOT_FOUND and error messages (KIP-1043).
 """
 
 from __future__ import annotations
@@ -28,10 +28,11 @@ if TYPE_CHECKING:
     from trioq.server.context import Context, Request
 
 DEAD: Final = "Dead"
+FIRST_VERSION_WITH_NOT_FOUND: Final = 6
 
 
 def handle_describe_groups(
-    ctx: Context, _request: Request, message: DescribeGroupsRequest
+    ctx: Context, request: Request, message: DescribeGroupsRequest
 ) -> DescribeGroupsResponse:
     """Answer from the coordinator's memory."""
     operations = group_operations(message.include_authorized_operations)
@@ -46,9 +47,13 @@ def handle_describe_groups(
             described = error
         if isinstance(described, GroupIdNotFound):
             answer.group_state = DEAD
+            if request.api_version >= FIRST_VERSION_WITH_NOT_FOUND:
+                answer.error_code = described.code
+                answer.error_message = str(described)
             answer.authorized_operations = operations
         elif isinstance(described, KafkaError):
             answer.error_code = described.code
+            answer.error_message = str(described)
         else:
             _describe(answer, described)
             answer.authorized_operations = operations

@@ -3,8 +3,9 @@
 Behaviour:
 - answered when the offsets are durable in the metastore; commits that wait share a write
 - a partition that does not exist gets UNKNOWN_TOPIC_OR_PARTITION, metadata beyond
-  offset.metadata.max.bytes OFFSET_METADATA_TOO_LARGE, a negative offset INVALID_REQUEST; the
-  others are committed all the same
+  offset.metadata.max.bytes OFFSET_METADATA_TOO_LARGE; the others are committed all the same
+- negative offsets are kept like any other, as in Kafka: kafkajs resets a group by committing
+  -2 (earliest) or -1 (latest). Clients that read one go by their own reset policy
 - what concerns the group (who commits, its generation) is answered for every partition
 - a client that is no member commits with generation -1 and an empty member id, which an
   active group refuses
@@ -22,7 +23,6 @@ from typing import TYPE_CHECKING
 
 from trioq.coordinator.offset_requests import CommitRequest, NewOffset
 from trioq.errors import (
-    InvalidRequest,
     KafkaError,
     OffsetMetadataTooLarge,
     StaleMemberEpoch,
@@ -96,8 +96,6 @@ class _Commit:
                 answers.append(answer)
                 if known is None or not 0 <= asked.partition_index < count:
                     answer.error_code = UnknownTopicOrPartition.code
-                elif asked.committed_offset < 0:
-                    answer.error_code = InvalidRequest.code
                 elif _is_too_long(asked, most_bytes):
                     answer.error_code = OffsetMetadataTooLarge.code
                 else:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from trioq.metastore.group_layout import CommittedOffset
     from trioq.metastore.image import ClusterImage
     from trioq.server.context import Context, Request
+    from trioq.types import TopicId
 
 FIRST_VERSION_WITH_GROUP_ERROR = 2
 FIRST_VERSION_WITH_MANY_GROUPS = 8
@@ -88,13 +89,13 @@ def _fetch(
     """The committed offsets of what is asked for; raises the group's KafkaError."""
     require_group_id(group_id)
     image = ctx.image
-    asked = None
+    asked: dict[TopicId, list[int]] | None = None
     if topics is not None:
-        asked = {
-            known.topic_id: topic.partition_indexes
-            for topic in topics
-            if (known := image.topics.get(topic.name)) is not None
-        }
+        asked = {}
+        for topic in topics:
+            known = image.topics.get(topic.name)
+            if known is not None:  # one that is named twice is asked for both
+                asked.setdefault(known.topic_id, []).extend(topic.partition_indexes)
     fetched = ctx.groups.fetch_offsets(
         group_id, member_id, member_epoch, asked, require_stable=require_stable
     )

@@ -1,6 +1,6 @@
 """DescribeGroups (key 15): groups of the classic protocol with their members.
 
-3: authorized operations (KIP-430). 4: static members (KIP-345).
+3: authorized operations (KIP-430). 4: static members (KIP-345). 6: error messages (KIP-1043).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from trioq.wire.kinds import BOOL, BYTES, INT16, INT32, STRING, UNKNOWN_OPERATIO
 from trioq.wire.schema import Message, Struct, array, wire
 
 
-class DescribeGroupsRequest(Message, versions=(0, 5), flexible=5):
+class DescribeGroupsRequest(Message, versions=(0, 6), flexible=5):
     groups: list[str] = wire(array(STRING), factory=list)
     include_authorized_operations: bool = wire(BOOL, default=False, since=3)
 
@@ -25,6 +25,7 @@ class DescribeGroupsResponseMember(Struct):
 
 class DescribeGroupsResponseGroup(Struct):
     error_code: int = wire(INT16, default=0)
+    error_message: str | None = wire(STRING, default=None, since=6, nullable=6, ignorable=True)
     group_id: str = wire(STRING, default="")
     group_state: str = wire(STRING, default="")
     protocol_type: str = wire(STRING, default="")
@@ -35,7 +36,7 @@ class DescribeGroupsResponseGroup(Struct):
     authorized_operations: int = wire(INT32, default=UNKNOWN_OPERATIONS, since=3)
 
 
-class DescribeGroupsResponse(Message, versions=(0, 5), flexible=5):
+class DescribeGroupsResponse(Message, versions=(0, 6), flexible=5):
     throttle_time_ms: int = wire(INT32, default=0, since=1, ignorable=True)
     groups: list[DescribeGroupsResponseGroup] = wire(
         array(DescribeGroupsResponseGroup), factory=list
