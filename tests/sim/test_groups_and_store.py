@@ -503,6 +503,21 @@ async def test_a_damaged_group_is_refused_and_can_be_deleted(world, node):
 
 
 @simulated
+async def test_a_damaged_slot_leaves_the_others_at_work(world):
+    async with world.broker() as groups:
+        await commit(groups, "g", {0: 1})
+    slots = layout.Slots(4)
+    top = layout.slot_groups_path(slots.slot_of("g"))
+    tree = await world.store.read_tree(top)
+    for path in sorted(tree, key=len, reverse=True):
+        await world.store.delete(path, store.ANY_VERSION)
+    other = next(name for name in "abcdef" if slots.slot_of(name) != slots.slot_of("g"))
+    async with world.broker() as groups:
+        assert isinstance(await commit(groups, "g", {0: 2}), CoordinatorNotAvailable)
+        assert await commit(groups, other, {0: 2}) is None
+
+
+@simulated
 async def test_a_removal_that_was_cut_off_is_finished(world):
     async with world.broker() as groups:
         await commit(groups, "g", {0: 1})

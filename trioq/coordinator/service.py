@@ -15,6 +15,7 @@ from trioq import logs
 from trioq.clock import Clock
 from trioq.config import BrokerConfig
 from trioq.coordinator.slots import LedSlot, LedSlots
+from trioq.errors import CoordinatorNotAvailable
 from trioq.metastore import store
 from trioq.metastore.image import ClusterImage
 from trioq.types import TopicId
@@ -163,6 +164,15 @@ class GroupService:
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
             except store.SessionLost:
                 slot.demote()
+                return
+            except store.NodeError as damage:
+                _log.error(
+                    "coordination slot cannot be read: its groups are refused; restore the "
+                    "metastore from a backup",
+                    slot=slot.number,
+                    reason=str(damage),
+                )
+                slot.demote(CoordinatorNotAvailable("The slot of this group is damaged."))
                 return
             else:
                 return
