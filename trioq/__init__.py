@@ -10,11 +10,17 @@ import importlib
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from trioq import errors as errors
+    from trioq._native.send_path import Delivery as Delivery
     from trioq.client.client import Client as Client
     from trioq.client.client import ClientStatistics as ClientStatistics
     from trioq.client.client import connect as connect
     from trioq.client.consumer import Consumer as Consumer
     from trioq.client.group_calls import OffsetAndMetadata as OffsetAndMetadata
+    from trioq.client.producer import Deliveries as Deliveries
+    from trioq.client.producer import Producer as Producer
+    from trioq.client.producer import ProducerStatistics as ProducerStatistics
+    from trioq.client.producer_batch import RecordMetadata as RecordMetadata
     from trioq.client.sasl import SaslOAuthBearer as SaslOAuthBearer
     from trioq.client.sasl import SaslPlain as SaslPlain
     from trioq.client.sasl import SaslScram as SaslScram
@@ -29,9 +35,14 @@ _LAZY: Final = {
     "Client": "trioq.client.client",
     "ClientError": "trioq.errors",
     "ClientStatistics": "trioq.client.client",
-    "KafkaError": "trioq.errors",
     "Consumer": "trioq.client.consumer",
+    "Deliveries": "trioq.client.producer",
+    "Delivery": "trioq._native.send_path",
+    "KafkaError": "trioq.errors",
     "OffsetAndMetadata": "trioq.client.group_calls",
+    "Producer": "trioq.client.producer",
+    "ProducerStatistics": "trioq.client.producer",
+    "RecordMetadata": "trioq.client.producer_batch",
     "SaslOAuthBearer": "trioq.client.sasl",
     "SaslPlain": "trioq.client.sasl",
     "SaslScram": "trioq.client.sasl",
@@ -43,6 +54,8 @@ _LAZY: Final = {
 
 
 def __getattr__(name: str) -> object:
+    if name == "errors":
+        return importlib.import_module("trioq.errors")
     module = _LAZY.get(name)
     if module is None:
         raise AttributeError(f"module 'trioq' has no attribute {name!r}")

@@ -11,6 +11,9 @@ import pytest
 
 from bench import compare, growth
 from bench.__main__ import COMMANDS, main
+from bench.client.command import PRODUCING, measured
+from bench.client.command import Figures as ClientFigures
+from bench.client.command import figures_table as figures_of_clients
 from bench.errors import BenchError
 from bench.figures.command import figures_table
 from bench.figures.targets import CHECKS, FETCH, LARGE, SMALL, Figures, judge
@@ -287,3 +290,27 @@ def test_confluent_kafka_sends_batches_of_the_size_that_is_asked_for():
             found = verify(asker, topic, CLIENT_WORK, [load])
             assert found.records == load.sent
             assert found.records / found.batches >= least
+
+
+def test_the_table_of_clients_says_how_many_times_as_much():
+    found = {
+        "trioq send_many (trio)": ClientFigures(2_000_000.0, 4_000_000.0),
+        "confluent-kafka produce": ClientFigures(500_000.0, 1_000_000.0),
+        "aiokafka send": ClientFigures(50_000.0, 100_000.0),
+    }
+    lines = figures_of_clients(found).splitlines()
+    assert lines[0].split("  ")[-1].strip() == "x aiokafka send"
+    assert lines[1].split()[-5:] == ["2,000,000", "4,000,000", "0.25", "4.0", "40.0"]
+    assert lines[2].split()[-1] == "1.00"
+
+
+@LINUX
+def test_one_short_run_of_each_client():
+    tiny = [
+        subject._replace(records={100: 300})
+        for subject in PRODUCING
+        if subject.loop in {"", "trio"}
+    ]
+    found = measured(tiny, 100, runs=1, share=1.0)
+    assert set(found) == {subject.label for subject in tiny}
+    assert all(figures.records_per_cpu_s > 0 for figures in found.values())

@@ -5,7 +5,7 @@ the `slow` function of the path, which opens batches and knows the rules.
 """
 
 from collections.abc import Callable, Generator, Sequence
-from typing import Any, Generic, Protocol
+from typing import Any, Generic, Protocol, final
 
 from typing_extensions import Buffer, TypeVar
 
@@ -20,6 +20,7 @@ class Deliverable(Protocol):
     async def deliver(self, delivery: Delivery) -> Any: ...
     def is_settled(self, delivery: Delivery) -> bool: ...
 
+@final
 class Delivery:
     """What becomes of one record: await it for partition and offset, or ignore it.
 

@@ -24,6 +24,7 @@ cdef inline int64_t _now_ms() noexcept nogil:
     return <int64_t>now.tv_sec * 1000 + now.tv_nsec // 1000000
 
 
+@cython.final
 @cython.freelist(64)
 @cython.no_gc  # a batch never refers to its deliveries, so that there are no cycles
 cdef class Delivery:

@@ -277,7 +277,7 @@ class Client:
             delivery_timeout_ms: for the acknowledgement, with all retries. A request that is
                 under way then is not interrupted: it takes up to `request_timeout_ms` more.
             max_block_ms: how long `send` and `send_many` wait for room in the buffer.
-            max_in_flight: batches of one partition under way; also requests per connection.
+            max_in_flight: batches of one partition under way.
             partitioner: (topic, key, value, number of partitions) to a partition, or None.
                 By default keyed records go by murmur2, as with Java's client, and others to one
                 partition until its batch is full.

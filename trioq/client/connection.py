@@ -29,7 +29,7 @@ from trioq.wire.schema import Message
 Response = TypeVar("Response", bound=Message)
 
 _CORRELATION_ID: Final = struct.Struct(">i")
-_JOIN_BYTES: Final = 256 * 1024
+_JOIN_BYTES: Final = 128 * 1024
 """Pieces of a frame up to this size are joined with their neighbours before they are sent."""
 
 

@@ -106,8 +106,9 @@ class Producer(SendPath["K", "V"]):
     """Sends records; made by `client.producer(...)`, used in an `async with` block.
 
     `send_nowait` (see SendPath) queues a record; `send` waits for its acknowledgement too.
-    Leaving the block flushes, unless it is left by cancellation. A record whose call was
-    cancelled, and one whose delivery timed out, may have been written.
+    It is for one event loop and its thread. Leaving the block flushes, unless it is left by
+    cancellation. A record whose call was cancelled, and one whose delivery timed out, may have
+    been written.
     """
 
     def __init__(
