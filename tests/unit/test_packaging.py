@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,7 @@ def test_what_is_imported_is_declared():
         re.split(r"[<>=\[]", text)[0]
         for text in [
             *PYPROJECT["project"]["dependencies"],
-            *PYPROJECT["project"]["optional-dependencies"]["zookeeper"],
+            *chain.from_iterable(PYPROJECT["project"]["optional-dependencies"].values()),
             *PYPROJECT["build-system"]["requires"],
         ]
     }
