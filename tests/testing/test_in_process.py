@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from tests.testing.clients import produce
-from trioq.cli.admin_connection import AdminConnection, HostPort
+from trioq.client.client import connect
 from trioq.errors import (
     BrokerBug,
     ConfigError,
@@ -369,12 +369,15 @@ def test_refused_metadata_still_names_the_brokers():
     with InProcessBroker() as broker:
         topic = broker.create_topic()
         request = MetadataRequest(topics=[MetadataRequestTopic(name=topic)])
-        broker.refuse("Metadata", TopicAuthorizationFailed)
-        with AdminConnection(HostPort(broker.host, broker.port), timeout_s=20) as connection:
-            nothing = MetadataRequest(topics=[])
-            unasked = connection.ask(ApiKey.METADATA, nothing, MetadataResponse)
-            refused = connection.ask(ApiKey.METADATA, request, MetadataResponse)
-            answered = connection.ask(ApiKey.METADATA, request, MetadataResponse)
+
+        async def ask():
+            async with connect(broker.address) as client:
+                broker.refuse("Metadata", TopicAuthorizationFailed)
+                nothing = MetadataRequest(topics=[])
+                requests = nothing, request, request
+                return [await client.cluster.call_any(one, MetadataResponse) for one in requests]
+
+        unasked, refused, answered = trio.run(ask)
         codes = [one.error_code for one in (*unasked.topics, *refused.topics, *answered.topics)]
         assert codes == [TopicAuthorizationFailed.code, 0]
         for response in (unasked, refused, answered):

@@ -8,6 +8,9 @@ from collections.abc import Sequence
 
 import click
 
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+"""For a command that prints a table."""
+
 
 def print_json(value: object) -> None:
     """One JSON document on stdout."""

@@ -2,46 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import contextlib
+from typing import TYPE_CHECKING
 
 import click
 
-from trioq.cli.admin_connection import AdminError, HostPort
 from trioq.cli.app import CONTEXT_SETTINGS
-from trioq.cli.output import print_json, print_table
+from trioq.cli.output import json_option, print_json, print_table
 from trioq.cli.serve import settings_from
-from trioq.cli.topic_admin import TopicAdmin, TopicDetails
-from trioq.config.listeners import parse_address
-from trioq.errors import ConfigError, TopicAlreadyExists, UnknownTopicOrPartition
-from trioq.storage.identity import format_id
+from trioq.cli.target import broker_options, target
+from trioq.errors import TopicAlreadyExists, UnknownTopicOrPartition
 
-_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+if TYPE_CHECKING:
+    from trioq.cli.topic_views import TopicView
+    from trioq.client.admin import Admin
 
 
 @click.group(context_settings=CONTEXT_SETTINGS)
-@click.option(
-    "--bootstrap-server",
-    metavar="HOST:PORT[,...]",
-    envvar="TRIOQ_BOOTSTRAP_SERVER",
-    default="127.0.0.1:9092",
-    show_default=True,
-    help="Broker to talk to; the first that answers is used.",
-)
-@click.option(
-    "--timeout",
-    "timeout_s",
-    metavar="SECONDS",
-    type=click.FloatRange(min=0.1),
-    default=30.0,
-    show_default=True,
-    help="How long to wait for an answer.",
-)
-@click.pass_context
-def topic(ctx: click.Context, bootstrap_server: str, timeout_s: float) -> None:
+@broker_options
+def topic() -> None:
     """Create, list, describe, alter and delete topics."""
-    addresses = [_bootstrap_address(text) for text in bootstrap_server.split(",") if text.strip()]
-    ctx.obj = addresses, timeout_s
 
 
 @topic.command()
@@ -52,9 +32,10 @@ def topic(ctx: click.Context, bootstrap_server: str, timeout_s: float) -> None:
 )
 @click.option("--config", "pairs", metavar="KEY=VALUE", multiple=True, help="Set a topic key.")
 @click.option("--if-not-exists", is_flag=True, help="Succeed if the topic exists.")
-@click.pass_obj
+@broker_options
+@click.pass_context
 def create(
-    target: tuple[list[HostPort], float],
+    ctx: click.Context,
     name: str,
     partitions: int | None,
     replication_factor: int | None,
@@ -62,51 +43,62 @@ def create(
     if_not_exists: bool,
 ) -> None:
     """Create the topic NAME; what is not given is the broker's default."""
-    config = settings_from(pairs, "--config")
-    with _admin(target) as admin, _accepting(TopicAlreadyExists.code if if_not_exists else None):
-        admin.create(
-            name,
-            partitions=partitions or -1,
-            replication_factor=replication_factor or -1,
-            config=config,
+    configs = settings_from(pairs, "--config")
+    from trioq.cli.running import ask  # noqa: PLC0415  help needs no client
+
+    accepted = (TopicAlreadyExists,) if if_not_exists else ()
+    with contextlib.suppress(*accepted):
+        ask(
+            target(ctx),
+            lambda client: client.admin.create_topic(
+                name,
+                partitions=partitions or -1,
+                replication_factor=replication_factor or -1,
+                configs=configs,
+            ),
         )
 
 
 @topic.command("list")
-@_as_json
-@click.pass_obj
-def list_topics(target: tuple[list[HostPort], float], as_json: bool) -> None:
+@json_option
+@broker_options
+@click.pass_context
+def list_topics(ctx: click.Context, as_json: bool) -> None:
     """List topics: name, partitions, replication factor."""
-    with _admin(target) as admin:
-        found = admin.topics()
+    from trioq.cli.running import ask  # noqa: PLC0415  help needs no client
+    from trioq.cli.topic_views import listed  # noqa: PLC0415
+
+    found = ask(target(ctx), listed)
     if as_json:
-        print_json([{**topic._asdict(), "topic_id": format_id(topic.topic_id)} for topic in found])
+        print_json([one._asdict() for one in found])
         return
     print_table(
         f"topics: {len(found)}",
         ["topic", "partitions", "replicas"],
-        [(topic.name, topic.partitions, topic.replication_factor) for topic in found],
+        [(one.name, one.partitions, one.replication_factor) for one in found],
     )
 
 
 @topic.command()
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
-@_as_json
-@click.pass_obj
-def describe(target: tuple[list[HostPort], float], names: tuple[str, ...], as_json: bool) -> None:
+@json_option
+@broker_options
+@click.pass_context
+def describe(ctx: click.Context, names: tuple[str, ...], as_json: bool) -> None:
     """Describe topics: their own configuration, their partitions and offsets."""
-    with _admin(target) as admin:
-        found = [admin.describe(name) for name in names]
+    from trioq.cli.running import ask  # noqa: PLC0415  help needs no client
+    from trioq.cli.topic_views import described  # noqa: PLC0415
+
+    found = ask(target(ctx), lambda client: described(client.admin, names))
     if as_json:
-        print_json([_as_dict(details) for details in found])
+        print_json([_as_dict(one) for one in found])
         return
-    for details in found:
-        config = " ".join(f"{key}={value}" for key, value in details.config.items())
-        title = f"{details.info.name}  id {format_id(details.info.topic_id)}  {config}".rstrip()
+    for one in found:
+        configs = " ".join(f"{key}={value}" for key, value in one.configs.items())
         print_table(
-            title,
+            f"{one.info.name}  id {one.info.topic_id}  {configs}".rstrip(),
             ["topic", "partition", "leader", "replicas", "in sync", "start offset", "end offset"],
-            [(details.info.name, *partition) for partition in details.partitions],
+            [(one.info.name, *partition) for partition in one.partitions],
         )
 
 
@@ -117,9 +109,10 @@ def describe(target: tuple[list[HostPort], float], names: tuple[str, ...], as_js
     "--delete-config", "removed", metavar="KEY", multiple=True, help="Fall back to the broker's."
 )
 @click.option("--partitions", metavar="N", type=click.IntRange(min=1), help="Raise to N in all.")
-@click.pass_obj
+@broker_options
+@click.pass_context
 def alter(
-    target: tuple[list[HostPort], float],
+    ctx: click.Context,
     name: str,
     pairs: tuple[str, ...],
     removed: tuple[str, ...],
@@ -129,56 +122,39 @@ def alter(
     changed = settings_from(pairs, "--config")
     if not changed and not removed and partitions is None:
         raise click.UsageError("nothing to change: give --config, --delete-config or --partitions")
-    with _admin(target) as admin:
+    from trioq.cli.running import ask  # noqa: PLC0415  help needs no client
+
+    async def change(admin: Admin) -> None:
         if changed or removed:
-            admin.alter_config(name, changed, removed)
+            await admin.alter_topic_configs(name, set_to=changed, delete=removed)
         if partitions is not None:
-            admin.add_partitions(name, partitions)
+            await admin.create_partitions(name, partitions)
+
+    ask(target(ctx), lambda client: change(client.admin))
 
 
 @topic.command()
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @click.option("--if-exists", is_flag=True, help="Succeed if there is no such topic.")
-@click.pass_obj
-def delete(target: tuple[list[HostPort], float], names: tuple[str, ...], if_exists: bool) -> None:
+@broker_options
+@click.pass_context
+def delete(ctx: click.Context, names: tuple[str, ...], if_exists: bool) -> None:
     """Delete topics and their data."""
-    with _admin(target) as admin:
+    from trioq.cli.running import ask  # noqa: PLC0415  help needs no client
+
+    accepted = (UnknownTopicOrPartition,) if if_exists else ()
+
+    async def delete_all(admin: Admin) -> None:
         for name in names:
-            with _accepting(UnknownTopicOrPartition.code if if_exists else None):
-                admin.delete(name)
+            with contextlib.suppress(*accepted):
+                await admin.delete_topic(name)
+
+    ask(target(ctx), lambda client: delete_all(client.admin))
 
 
-def _bootstrap_address(text: str) -> HostPort:
-    address = parse_address(text, key="--bootstrap-server")
-    if not address.host or not address.port:
-        raise ConfigError(f"--bootstrap-server={text} is not valid: allowed is HOST:PORT")
-    return HostPort(address.host, address.port)
-
-
-@contextmanager
-def _admin(target: tuple[list[HostPort], float]) -> Iterator[TopicAdmin]:
-    addresses, timeout_s = target
-    admin = TopicAdmin(addresses, timeout_s=timeout_s)
-    try:
-        yield admin
-    finally:
-        admin.close()
-
-
-@contextmanager
-def _accepting(code: int | None) -> Iterator[None]:
-    """Take a refusal with this code as success."""
-    try:
-        yield
-    except AdminError as error:
-        if code is None or error.code != code:
-            raise
-
-
-def _as_dict(details: TopicDetails) -> dict[str, object]:
+def _as_dict(one: TopicView) -> dict[str, object]:
     return {
-        **details.info._asdict(),
-        "topic_id": format_id(details.info.topic_id),
-        "config": dict(details.config),
-        "partitions": [partition._asdict() for partition in details.partitions],
+        **one.info._asdict(),
+        "config": dict(one.configs),
+        "partitions": [partition._asdict() for partition in one.partitions],
     }

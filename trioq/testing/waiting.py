@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
-from trioq.cli.admin_connection import AdminConnection, HostPort
-from trioq.cli.topic_admin import TopicAdmin
+from trioq.client.address import HostPort
 from trioq.errors import (
     CoordinatorLoadInProgress,
     CoordinatorNotAvailable,
@@ -17,6 +16,8 @@ from trioq.errors import (
     error_class,
 )
 from trioq.record.fetched import Record, read_fetched
+from trioq.testing.blocking_connection import BlockingConnection
+from trioq.testing.blocking_topics import create_topic, extents
 from trioq.types import ZERO_TOPIC_ID, TopicPartition
 from trioq.wire.api_keys import ApiKey
 from trioq.wire.messages.fetch import (
@@ -71,7 +72,7 @@ class TopicReader:
     """Reads all records of a topic, from its beginning, on a connection of its own."""
 
     def __init__(self, address: HostPort, topic: str) -> None:
-        self._connection = AdminConnection(address, timeout_s=CALL_TIMEOUT_S)
+        self._connection = BlockingConnection(address, timeout_s=CALL_TIMEOUT_S)
         self._topic = topic
         self._topic_id: TopicId = ZERO_TOPIC_ID
         self._positions: dict[int, int] = {}
@@ -155,13 +156,13 @@ class Observer:
 
     def create_topic(self, name: str, partitions: int, config: Mapping[str, str]) -> None:
         """Create a topic; raises AdminError."""
-        with self._admin() as admin:
-            admin.create(name, partitions=partitions, replication_factor=1, config=config)
+        with self._connected() as connection:
+            create_topic(connection, name, partitions, config, timeout_s=CALL_TIMEOUT_S)
 
     def end_offsets(self, topic: str) -> dict[int, int]:
         """The next offset of each partition."""
-        with self._admin() as admin:
-            return {one.partition: one.end_offset or 0 for one in admin.describe(topic).partitions}
+        with self._connected() as connection:
+            return {number: one.end_offset for number, one in extents(connection, topic).items()}
 
     def records(self, topic: str) -> list[Record[Any, Any]]:
         """All committed records of a topic; none where it does not exist."""
@@ -180,17 +181,16 @@ class Observer:
 
     def lag(self, group: str, topic: str | None) -> dict[TopicPartition, int]:
         """See BrokerUnderTest.lag."""
-        with AdminConnection(self._address, timeout_s=CALL_TIMEOUT_S) as connection:
-            committed = _committed(connection, group)
-        topics = {one.topic for one in committed} if topic is None else {topic}
         lag: dict[TopicPartition, int] = {}
-        with self._admin() as admin:
+        with self._connected() as connection:
+            committed = _committed(connection, group)
+            topics = {one.topic for one in committed} if topic is None else {topic}
             for name in sorted(topics):
-                for one in admin.describe(name).partitions:
-                    partition = TopicPartition(name, one.partition)
+                for number, extent in extents(connection, name).items():
+                    partition = TopicPartition(name, number)
                     if topic is not None or partition in committed:
-                        start = committed.get(partition, one.start_offset or 0)
-                        lag[partition] = max(0, (one.end_offset or 0) - start)
+                        start = committed.get(partition, extent.start_offset)
+                        lag[partition] = max(0, extent.end_offset - start)
         return lag
 
     def wait_for_lag(
@@ -204,11 +204,11 @@ class Observer:
             timeout_s,
         )
 
-    def _admin(self) -> closing[TopicAdmin]:
-        return closing(TopicAdmin([self._address], timeout_s=CALL_TIMEOUT_S))
+    def _connected(self) -> BlockingConnection:
+        return BlockingConnection(self._address, timeout_s=CALL_TIMEOUT_S)
 
 
-def _committed(connection: AdminConnection, group: str) -> dict[TopicPartition, int]:
+def _committed(connection: BlockingConnection, group: str) -> dict[TopicPartition, int]:
     """Every offset that a group has committed; none where it does not exist."""
     request = OffsetFetchRequest(groups=[OffsetFetchRequestGroup(group_id=group, topics=None)])
     response = connection.ask(ApiKey.OFFSET_FETCH, request, OffsetFetchResponse)

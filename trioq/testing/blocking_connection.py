@@ -1,15 +1,14 @@
-"""A blocking connection to a broker for one-shot commands; the client library is another thing."""
+"""A blocking connection to a broker, for plain tests and for tests whose loop is busy."""
 
 from __future__ import annotations
 
 import socket
 import struct
 import time
-from collections.abc import Sequence
-from typing import Final, NamedTuple, Self, TypeVar
+from typing import Final, Self, TypeVar
 
 from trioq import __version__
-from trioq.config.listeners import format_address
+from trioq.client.address import HostPort
 from trioq.errors import ProtocolViolation, TrioqError, UnsupportedVersion
 from trioq.wire.api_keys import APIS, ApiKey
 from trioq.wire.framing import LENGTH_BYTES, request_frame
@@ -20,11 +19,11 @@ from trioq.wire.schema import Message
 Response = TypeVar("Response", bound=Message)
 
 MAX_RESPONSE_BYTES: Final = 256 * 1024 * 1024
-_CLIENT_ID: Final = "trioq-cli"
+_CLIENT_ID: Final = "trioq-testing"
 
 
 class AdminError(TrioqError):
-    """A command cannot do its work; the message says what to do about it.
+    """What a test asked of a broker cannot be done; the message says why.
 
     `code` is the broker's error code, 0 where it was not the broker that refused.
     """
@@ -34,17 +33,7 @@ class AdminError(TrioqError):
         self.code = code
 
 
-class HostPort(NamedTuple):
-    """An address to connect to."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return format_address(self.host, self.port)
-
-
-class AdminConnection:
+class BlockingConnection:
     """One connection that asks one request at a time. Close it, or use it in a `with`."""
 
     def __init__(self, address: HostPort, *, timeout_s: float) -> None:
@@ -56,8 +45,7 @@ class AdminConnection:
             self._socket = socket.create_connection(address, timeout=timeout_s)
         except OSError as error:
             raise AdminError(
-                f"no broker answers at {address} ({_reason(error)}): is it running? Start one with "
-                "`trioq serve`, or name another with --bootstrap-server HOST:PORT"
+                f"no broker answers at {address} ({_reason(error)}): was it stopped or crashed?"
             ) from error
         self._versions: dict[int, tuple[int, int]] = {}
         try:
@@ -102,7 +90,7 @@ class AdminConnection:
     ) -> Response:
         self._correlation_id += 1
         frame = b"".join(
-            bytes(part)  # type: ignore[arg-type]  # commands send no file regions
+            bytes(part)  # type: ignore[arg-type]  # no file regions
             for part in request_frame(key, version, self._correlation_id, _CLIENT_ID, request)
         )
         deadline = time.monotonic() + self._timeout_s
@@ -113,8 +101,8 @@ class AdminConnection:
             return self._decoded(key, version, body, response_class)
         except TimeoutError as error:
             raise AdminError(
-                f"the broker at {self.address} did not answer within {self._timeout_s:g} s: see "
-                "its log, or give it longer with --timeout"
+                f"the broker at {self.address} did not answer within {self._timeout_s:g} s: is it "
+                "paused? see its log"
             ) from error
         except OSError as error:
             raise AdminError(
@@ -161,17 +149,6 @@ class AdminConnection:
             chunks.append(chunk)
             length -= len(chunk)
         return b"".join(chunks)
-
-
-def connect(addresses: Sequence[HostPort], *, timeout_s: float) -> AdminConnection:
-    """Connect to the first of `addresses` that answers; raises the last one's AdminError."""
-    failure = AdminError("no address to connect to")
-    for address in addresses:
-        try:
-            return AdminConnection(address, timeout_s=timeout_s)
-        except AdminError as error:
-            failure = error
-    raise failure
 
 
 def _is_unsupported_version(body: memoryview, position: int) -> bool:
