@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from trioq.server.context import Context, Request
     from trioq.server.fetch_sessions import FollowedPartition
 
+FIRST_VERSION_WITH_CURRENT_LEADER = 12
+FIRST_VERSION_WITH_NODE_ENDPOINTS = 16
 LEADER_CHANGES = (NotLeaderOrFollower.code, FencedLeaderEpoch.code)
 
 
@@ -161,7 +163,8 @@ class FetchAnswer:
         answer.error_code = code
         answer.high_watermark = -1
         answer.records = b""
-        if code in LEADER_CHANGES and self._request.api_version >= 12:
+        version = self._request.api_version
+        if code in LEADER_CHANGES and version >= FIRST_VERSION_WITH_CURRENT_LEADER:
             topic = self._ctx.image.topics.get(followed.topic)
             if topic is not None and followed.number < len(topic.partitions):
                 state = topic.partitions[followed.number]
@@ -172,7 +175,9 @@ class FetchAnswer:
         return answer
 
     def _endpoints(self) -> list[FetchResponseNodeEndpoint]:
-        endpoints = []
+        endpoints: list[FetchResponseNodeEndpoint] = []
+        if self._request.api_version < FIRST_VERSION_WITH_NODE_ENDPOINTS:
+            return endpoints
         for broker_id in sorted(self._now_leaders):
             broker = self._ctx.image.brokers.get(broker_id)
             address = broker and broker.endpoints.get(self._request.connection.listener_name)
