@@ -91,6 +91,10 @@ class Member:
         """Wait until it has printed an event called `name`."""
         self.wait_for(lambda: any(name in event for event in self.events), name)
 
+    def wait_for_records(self, count: int) -> None:
+        """Wait until it has processed at least so many records."""
+        self.wait_for(lambda: len(self.processed) >= count, f"processed {count} records")
+
     # ---- what is done to it
 
     def kill9(self) -> None:

@@ -15,6 +15,7 @@ from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 from tests.e2e.broker_process import BrokerProcess
 from tests.e2e.clients import Confluent, Kcat
+from tests.e2e.group_member import AUTO
 from tests.e2e.group_process import Member, everything, wait_until_shared
 from tests.e2e.message import Message
 from tests.e2e.raw import RawConnection
@@ -85,7 +86,7 @@ def test_a_group_goes_on_where_it_was_reset_to(
 ) -> None:
     address, group = group_broker.address, written
     member = start_member("confluent", address, group, topics=[written])
-    member.wait_for(lambda: len(member.processed) == PARTITIONS * COUNT, "read everything")
+    member.wait_for_records(PARTITIONS * COUNT)
     # While the group is active nobody else sets its offsets.
     reset = ConsumerGroupTopicPartitions(group, [TopicPartition(written, 0, 3)])
     refused = admin.alter_consumer_group_offsets([reset])[group].result(30)
@@ -104,6 +105,20 @@ def test_a_group_goes_on_where_it_was_reset_to(
         other.alter_group_offsets(group, {place: kafka.OffsetAndMetadata(4, "", -1)})
     last = start_member("aiokafka", address, group, topics=[written])
     last.wait_for(lambda: last.processed == ["1-4"], "read what it was reset to")
+
+
+def test_clients_that_commit_by_themselves_take_over_from_each_other(
+    group_broker: BrokerProcess, written: str, start_member: StartMember
+) -> None:
+    """What one has read, and committed when it closed, the next one does not read again."""
+    expected = [f"{number}-{offset}" for number in range(PARTITIONS) for offset in range(COUNT)]
+    for client in ("confluent", "aiokafka", "kafka-python", "confluent"):
+        member = start_member(client, group_broker.address, written, topics=[written], commit=AUTO)
+        member.wait_for_records(len(expected))
+        member.stop()
+        assert sorted(member.processed) == expected
+        expected = [f"after {client}"]
+        Confluent().write(group_broker.address, written, [Message(expected[0].encode())])
 
 
 def test_the_lag_of_a_group(group_broker: BrokerProcess, admin: AdminClient, written: str) -> None:
@@ -209,7 +224,7 @@ def test_groups_and_offsets_are_deleted(
 ) -> None:
     active, idle = f"{written}-active", f"{written}-idle"
     member = start_member("confluent", group_broker.address, active, topics=[written])
-    member.wait_for(lambda: len(member.processed) == PARTITIONS * COUNT, "read everything")
+    member.wait_for_records(PARTITIONS * COUNT)
     commit(group_broker, idle, written, [1, 2])
     with kafka_admin(group_broker) as other:
         other.delete_group_offsets(idle, [kafka.TopicPartition(written, 0)])
