@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from trioq.client.producer import Deliveries as Deliveries
     from trioq.client.producer import Producer as Producer
     from trioq.client.producer import ProducerStatistics as ProducerStatistics
-    from trioq.client.producer_batch import RecordMetadata as RecordMetadata
     from trioq.client.sasl import SaslOAuthBearer as SaslOAuthBearer
     from trioq.client.sasl import SaslPlain as SaslPlain
     from trioq.client.sasl import SaslScram as SaslScram
     from trioq.errors import ClientError as ClientError
     from trioq.errors import KafkaError as KafkaError
     from trioq.errors import TrioqError as TrioqError
+    from trioq.types import RecordMetadata as RecordMetadata
     from trioq.types import TopicPartition as TopicPartition
 
 __version__ = "0.1.0"
@@ -42,7 +42,7 @@ _LAZY: Final = {
     "OffsetAndMetadata": "trioq.client.group_calls",
     "Producer": "trioq.client.producer",
     "ProducerStatistics": "trioq.client.producer",
-    "RecordMetadata": "trioq.client.producer_batch",
+    "RecordMetadata": "trioq.types",
     "SaslOAuthBearer": "trioq.client.sasl",
     "SaslPlain": "trioq.client.sasl",
     "SaslScram": "trioq.client.sasl",

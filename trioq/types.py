@@ -31,6 +31,16 @@ class TopicPartition(NamedTuple):
         return f"{self.topic}-{self.partition}"
 
 
+class RecordMetadata(NamedTuple):
+    """Where a record was written; `offset` is -1 where the broker did not say (acks=0)."""
+
+    topic: str
+    partition: int
+    offset: int
+    append_time_ms: int
+    """The broker's time, for topics that have it as the records' timestamp; else -1."""
+
+
 class OpenFile(Protocol):
     """A reference-counted open file, as storage/ lends it to net/.
 

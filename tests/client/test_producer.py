@@ -10,7 +10,6 @@ import pytest
 
 import trioq
 from tests.e2e.segments import read_with_kafka_python
-from trioq.client.producer_batch import RecordMetadata
 from trioq.errors import (
     BufferFull,
     ClientClosed,
@@ -22,6 +21,7 @@ from trioq.errors import (
     TopicAlreadyExists,
     UnknownTopicOrPartition,
 )
+from trioq.types import RecordMetadata
 from trioq.wire.messages.create_topics import (
     CreateTopicsRequest,
     CreateTopicsRequestTopic,

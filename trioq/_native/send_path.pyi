@@ -10,6 +10,7 @@ from typing import Any, Generic, Protocol, final
 from typing_extensions import Buffer, TypeVar
 
 from trioq._native.batch_builder import BatchBuilder
+from trioq.types import RecordMetadata
 
 _K = TypeVar("_K", default=Buffer | None)
 _V = TypeVar("_V", default=Buffer | None)
@@ -17,7 +18,7 @@ _V = TypeVar("_V", default=Buffer | None)
 class Deliverable(Protocol):
     """What a delivery points to: knows when and how its records end."""
 
-    async def deliver(self, delivery: Delivery) -> Any: ...
+    async def deliver(self, delivery: Delivery) -> RecordMetadata: ...
     def is_settled(self, delivery: Delivery) -> bool: ...
 
 @final
@@ -32,7 +33,7 @@ class Delivery:
     index: int
 
     def __init__(self, batch: Deliverable, index: int) -> None: ...
-    def __await__(self) -> Generator[Any, Any, Any]: ...
+    def __await__(self) -> Generator[Any, Any, RecordMetadata]: ...
     @property
     def is_done(self) -> bool:
         """Whether awaiting would return or raise at once."""

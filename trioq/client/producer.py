@@ -20,13 +20,14 @@ from trioq._native.send_path import Delivery, SendPath, now_ms
 from trioq.client import forking
 from trioq.client.accumulator_state import AccumulatorState
 from trioq.client.idempotence_state import IdempotenceState
-from trioq.client.producer_batch import ProducerBatch, RecordMetadata, Split, own_copy
+from trioq.client.producer_batch import ProducerBatch, Split, own_copy
 from trioq.client.producer_settings import ProducerSettings
 from trioq.client.sender import Sender
 from trioq.client.settlement import Settlement
 from trioq.client.tasks import BackgroundTasks
 from trioq.client.unrouted import NewRecord
 from trioq.errors import BufferFull, ClientClosed, ClientForked, ClientUsageError, TrioqError
+from trioq.types import RecordMetadata
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer, TypeVar
@@ -249,8 +250,7 @@ class Producer(SendPath["K", "V"]):
             delivery = attempt()
         except BufferFull:
             delivery = await self._once_there_is_room(attempt)
-        metadata: RecordMetadata = await delivery
-        return metadata
+        return await delivery
 
     async def send_many(
         self,

@@ -9,22 +9,13 @@ import anyio
 
 from trioq.errors import TrioqError
 from trioq.record.producing import BatchBuilder
+from trioq.types import RecordMetadata
 
 if TYPE_CHECKING:
     from trioq._native.send_path import Delivery
 
 NO_SEQUENCE: Final = -1
 _OTHER_SEQUENCE: Final = -2  # equal to none, so that the batch is stamped before it is sent
-
-
-class RecordMetadata(NamedTuple):
-    """Where a record was written; `offset` is -1 where the broker did not say (acks=0)."""
-
-    topic: str
-    partition: int
-    offset: int
-    append_time_ms: int
-    """The broker's time, for topics that have it as the records' timestamp; else -1."""
 
 
 class ProducerIdentity(NamedTuple):

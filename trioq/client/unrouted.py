@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import anyio
 
 from trioq._native.send_path import Delivery
-from trioq.client.producer_batch import RecordMetadata, own_copy
+from trioq.client.producer_batch import own_copy
 from trioq.errors import TrioqError
+from trioq.types import RecordMetadata
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -132,5 +133,4 @@ class Unrouted:
         """Wait until the record is in a batch, and then for that."""
         self.is_awaited = True
         await self.wait()
-        metadata: RecordMetadata = await delivery.batch.deliver(delivery)
-        return metadata
+        return await delivery
