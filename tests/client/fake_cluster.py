@@ -115,6 +115,7 @@ class FakeCluster:
         self.producer_ids = itertools.count(1000)
         self.init_producer_id_errors: list[int] = []
         self.requests: list[tuple[int, Message]] = []
+        self.refuses_in_version_0 = True
         self.api_versions: Callable[[int], Message | None] | None = None
         self.sasl: Callable[[Message], Message] | None = None
         self.throttle = threading.Event()
@@ -325,7 +326,8 @@ class FakeNode:
             return True
         if answer is None or isinstance(answer, str):
             return False
-        if isinstance(answer, ApiVersionsResponse) and answer.error_code == 35:
+        refused = isinstance(answer, ApiVersionsResponse) and answer.error_code == 35
+        if refused and self.cluster.refuses_in_version_0:
             version = 0
         if key in _REQUESTS:
             tagged = key == 36 and version >= 2

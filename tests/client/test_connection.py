@@ -74,6 +74,26 @@ async def test_an_older_broker_is_asked_in_its_version(cluster):
     assert asked == [4, 2]
 
 
+async def test_a_refusal_that_is_not_in_version_0_is_taken_for_one(cluster):
+    asked = []
+
+    def versions(version):
+        asked.append(version)
+        return ApiVersionsResponse(error_code=35) if version > 1 else None
+
+    cluster.api_versions = versions
+    cluster.refuses_in_version_0 = False
+    async with trioq.connect(cluster.bootstrap) as client:
+        assert client.statistics().brokers == 1
+    assert asked == [4, 3, 2, 1]
+
+
+async def test_a_broker_that_serves_no_version(cluster):
+    cluster.api_versions = lambda _: ApiVersionsResponse(error_code=35)
+    with pytest.raises(UnsupportedByBroker, match="no version of ApiVersions"):
+        await trioq.connect(cluster.bootstrap).__aenter__()
+
+
 async def test_a_broker_that_refuses_to_say_its_versions(cluster):
     cluster.api_versions = lambda _: ApiVersionsResponse(error_code=41)
     with pytest.raises(BootstrapFailed, match="NOT_CONTROLLER"):

@@ -26,6 +26,7 @@ from trioq.wire.messages.sasl_authenticate import (
 from trioq.wire.messages.sasl_handshake import SaslHandshakeRequest, SaslHandshakeResponse
 
 _ERROR_CODE: Final = struct.Struct(">h")
+_API_VERSIONS: Final = 18
 _SESSION_SHARE: Final = 0.85
 """A connection is replaced after this share of its session, as Java's client does (KIP-368)."""
 
@@ -43,33 +44,46 @@ async def greet(connection: Connection, *, sasl: SaslMechanism | None, timeout_s
 
 async def _served_versions(connection: Connection, timeout_s: float) -> dict[int, tuple[int, int]]:
     request = ApiVersionsRequest(client_software_name="trioq", client_software_version=__version__)
-    version = ApiVersionsRequest.LAST_VERSION
-    response = await _api_versions(connection, request, version, timeout_s)
-    if response.error_code == UnsupportedVersion.code:
-        # The answer came in version 0 and says which versions of this API there are (KIP-511).
-        offered = [key.max_version for key in response.api_keys if key.api_key == 18]
-        version = min([version - 1, *offered])
-        response = await _api_versions(connection, request, max(version, 0), timeout_s)
-    if response.error_code:
-        raise ConnectionFailed(
-            f"{connection.address} refuses to say which versions it serves: "
-            f"{error_class(response.error_code).kafka_name}"
-        )
-    return {key.api_key: (key.min_version, key.max_version) for key in response.api_keys}
+    version: int | None = ApiVersionsRequest.LAST_VERSION
+    while version is not None:
+        body = await connection.call_raw(request, ApiVersionsResponse, version, timeout_s=timeout_s)
+        try:
+            (error_code,) = _ERROR_CODE.unpack_from(body)
+            if error_code == UnsupportedVersion.code:
+                version = _next_version(body, version)
+                continue
+            response = ApiVersionsResponse.decode(body, 0, len(body), version)
+        except (ProtocolViolation, struct.error) as error:
+            failure = ConnectionFailed(
+                f"{connection.address} does not speak Kafka's protocol: {error}"
+            )
+            connection.fail(failure)
+            raise failure from error
+        if error_code:
+            raise ConnectionFailed(
+                f"{connection.address} refuses to say which versions it serves: "
+                f"{error_class(error_code).kafka_name}"
+            )
+        return {key.api_key: (key.min_version, key.max_version) for key in response.api_keys}
+    raise UnsupportedByBroker(
+        f"{connection.address} serves no version of ApiVersions: is it older than Kafka 0.10?"
+    )
 
 
-async def _api_versions(
-    connection: Connection, request: ApiVersionsRequest, version: int, timeout_s: float
-) -> ApiVersionsResponse:
-    body = await connection.call_raw(request, ApiVersionsResponse, version, timeout_s=timeout_s)
+def _next_version(body: memoryview, refused: int) -> int | None:
+    """The version to ask in after `refused` was; None when there is none left.
+
+    The refusal is in version 0 and names the versions of this API there are (KIP-511); some
+    brokers, librdkafka's mock for one, send something else instead.
+    """
     try:
-        (error_code,) = _ERROR_CODE.unpack_from(body)
-        answered_in = 0 if error_code == UnsupportedVersion.code else version
-        return ApiVersionsResponse.decode(body, 0, len(body), answered_in)
-    except (ProtocolViolation, struct.error) as error:
-        failure = ConnectionFailed(f"{connection.address} does not speak Kafka's protocol: {error}")
-        connection.fail(failure)
-        raise failure from error
+        response = ApiVersionsResponse.decode(body, 0, len(body), 0)
+    except ProtocolViolation:
+        offered = []
+    else:
+        offered = [key.max_version for key in response.api_keys if key.api_key == _API_VERSIONS]
+    lower = [version for version in (*offered, refused - 1) if 0 <= version < refused]
+    return min(lower) if lower else None
 
 
 async def _authenticate(connection: Connection, sasl: SaslMechanism, timeout_s: float) -> None:

@@ -6,7 +6,8 @@
 null name. 13: an error for the whole response (KIP-1102).
 
 librdkafka writes "all topics" from version 9 on as four zero bytes instead of one, so that
-its other fields come behind what is the message's end. Kafka never looks there.
+its other fields come behind what is the message's end. Kafka never looks there. Its mock broker
+ends a response with one byte too many.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class MetadataResponseTopic(Struct):
     topic_authorized_operations: int = wire(INT32, default=UNKNOWN_OPERATIONS, since=8)
 
 
-class MetadataResponse(Message, versions=(0, 13), flexible=9):
+class MetadataResponse(Message, versions=(0, 13), flexible=9, tail_from=9):
     throttle_time_ms: int = wire(INT32, default=0, since=3, ignorable=True)
     brokers: list[MetadataResponseBroker] = wire(array(MetadataResponseBroker), factory=list)
     cluster_id: str | None = wire(STRING, default=None, since=2, nullable=0, ignorable=True)
