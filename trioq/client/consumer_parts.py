@@ -285,7 +285,9 @@ class ConsumerParts(Generic[K, V]):
             self.commits.user_asked()
 
     def _taken(self) -> None:
-        self.fetcher.poke()
+        if self.state.room_made:
+            self.state.room_made = False
+            self.fetcher.room_made()
 
     def _position_found(self) -> None:
         self.fetcher.poke()

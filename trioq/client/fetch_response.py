@@ -72,6 +72,9 @@ class Outcome(NamedTuple):
     has_data: bool
     """Something may be taken, or raised."""
 
+    has_new_node: bool = False
+    """A replica is to be read from instead of the leader."""
+
 
 def apply_response(
     state: FetcherState, plan: FetchPlan, response: FetchResponse, now_s: float
@@ -89,7 +92,7 @@ def apply_response(
             _back_off(state, plan, error, now_s)
         return Outcome(isinstance(error, (UnknownTopicId, InconsistentTopicId)), [], has_data=True)
     session.answered(response.session_id)
-    refresh, has_data = False, False
+    refresh, has_data, has_new_node = False, False, False
     hints: list[LeaderHint] = []
     for topic in response.responses:
         name = session.name_of(topic.topic_id) if plan.session.uses_topic_ids else topic.topic
@@ -106,8 +109,9 @@ def apply_response(
             if answer.error_code:
                 refresh |= _refused(state, plan, asked, error_class(answer.error_code)(), now_s)
             else:
+                has_new_node |= answer.preferred_read_replica != NO_NODE
                 _read(state, asked, answer, now_s)
-    return Outcome(refresh, hints, has_data=has_data)
+    return Outcome(refresh, hints, has_data, has_new_node)
 
 
 def fetch_failed(state: FetcherState, plan: FetchPlan, error: TrioqError, now_s: float) -> None:

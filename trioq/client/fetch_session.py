@@ -49,8 +49,8 @@ class FetchSession:
     def __init__(self) -> None:
         self._session_id = NO_SESSION
         self._epoch = INITIAL_EPOCH
-        self._known: dict[TopicPartition, Wanted] = {}
-        self._sent: dict[TopicPartition, Wanted] = {}
+        self._known: Mapping[TopicPartition, Wanted] = {}
+        self._sent: Mapping[TopicPartition, Wanted] = {}
         self._uses_topic_ids = True
 
     def request(self, wanted: Mapping[TopicPartition, Wanted]) -> SessionPart:
@@ -58,24 +58,29 @@ class FetchSession:
 
         The broker keeps the order in which partitions were sent; the first come first.
         """
-        uses_topic_ids = all(one.topic_id != ZERO_TOPIC_ID for one in wanted.values())
+        known = self._known
+        changed = {
+            partition: one for partition, one in wanted.items() if known.get(partition) != one
+        }
+        # What did not change was found to have an id before, if ids are used.
+        unsure = changed if self._uses_topic_ids else wanted
+        uses_topic_ids = all(one.topic_id != ZERO_TOPIC_ID for one in unsure.values())
         if uses_topic_ids != self._uses_topic_ids:
             self._uses_topic_ids = uses_topic_ids
             self.refused()
-        self._sent = dict(wanted)
+        self._sent = wanted
         if self._epoch == INITIAL_EPOCH:
             return SessionPart(
                 self._session_id, INITIAL_EPOCH, _topics(wanted), [], uses_topic_ids, is_full=True
             )
-        changed = {
-            partition: one for partition, one in wanted.items() if self._known.get(partition) != one
-        }
-        forgotten = [partition for partition in self._known if partition not in wanted]
+        forgotten: list[TopicPartition] = []
+        if wanted.keys() != known.keys():
+            forgotten += [partition for partition in known if partition not in wanted]
         # A topic that came back with another id is another topic: the old one is forgotten.
         forgotten += [
             partition
             for partition, one in changed.items()
-            if partition in self._known and self._known[partition].topic_id != one.topic_id
+            if partition in known and known[partition].topic_id != one.topic_id
         ]
         return SessionPart(
             self._session_id,

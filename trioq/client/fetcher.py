@@ -61,6 +61,11 @@ class Fetcher:
         for pulse in self._node_pulses.values():
             pulse.beat()
 
+    def room_made(self) -> None:
+        """There is room in the buffer where there was none."""
+        for pulse in self._node_pulses.values():
+            pulse.beat()
+
     def update_leaders(self) -> None:
         """Take up what the metadata has now."""
         self._state.update_leaders(self._leader)
@@ -128,11 +133,11 @@ class Fetcher:
             if not answered:  # cancelled
                 self._state.release(plan)
                 self._state.session(plan.node_id).lost()
-        now_s = anyio.current_time()
-        outcome = apply_response(self._state, plan, response, now_s)
-        self._follow(outcome, response)
-        if not self._state.nodes(now_s) <= self._node_pulses.keys():
-            self._pulse.beat()  # a replica is to be read from
+        outcome = apply_response(self._state, plan, response, anyio.current_time())
+        if outcome.hints or outcome.refresh_metadata:
+            self._follow(outcome, response)
+        if outcome.has_new_node:
+            self._pulse.beat()
         if outcome.has_data:
             self._on_filled()
 

@@ -94,6 +94,10 @@ class FetcherState:
         self.buffered_bytes = 0
         self.reserved_bytes = 0
         """What requests under way may bring."""
+
+        self.room_made = False
+        """`take` made room where there was none; for the driver, who resets it."""
+
         self._has_group = has_group
         self._ready: deque[TopicPartition] = deque()
         self._sessions: dict[int, FetchSession] = {}
@@ -262,7 +266,7 @@ class FetcherState:
     def plan(self, node_id: int, now_s: float) -> FetchPlan | None:
         """The next request to a broker; None if there is nothing to ask, or no room for it."""
         settings = self.settings
-        room = settings.prefetch_bytes - self.buffered_bytes - self.reserved_bytes
+        room = self._room()
         if room <= 0:
             return None
         states = self._fetchable(node_id, now_s)
@@ -379,8 +383,12 @@ class FetcherState:
                 assert state.error is not None
                 raise state.error
             batch = state.batches.popleft()
+            share = self._share()
+            was_full = state.buffered_bytes >= share or self._room() <= 0
             state.buffered_bytes -= batch.size_bytes
             self.buffered_bytes -= batch.size_bytes
+            if was_full and state.buffered_bytes < share and self._room() > 0:
+                self.room_made = True
             if not state.batches:
                 self._ready.popleft()
                 if state.error is not None:
@@ -408,9 +416,16 @@ class FetcherState:
 
     # ---- inside -----------------------------------------------------------------------
 
+    def _room(self) -> int:
+        return self.settings.prefetch_bytes - self.buffered_bytes - self.reserved_bytes
+
+    def _share(self) -> int:
+        """What a partition may hold so that more of it is asked for."""
+        return max(self.settings.prefetch_bytes // max(len(self.partitions), 1) // 2, 1)
+
     def _fetchable(self, node_id: int, now_s: float) -> list[PartitionState]:
         """Partitions to ask a broker for, starting behind the one that came first last time."""
-        share = max(self.settings.prefetch_bytes // max(len(self.partitions), 1) // 2, 1)
+        share = self._share()
         states = [
             state
             for state in self.partitions.values()

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import anyio
+
+_NEVER_S: Final = float("inf")
 
 
 class Pulse:
@@ -19,10 +23,14 @@ class Pulse:
     def beat(self) -> None:
         self._event.set()
 
-    async def wait(self, until_s: float = float("inf")) -> None:
-        """Return after a beat, or at `until_s` of anyio's clock."""
-        with anyio.CancelScope(deadline=until_s):
-            await self._event.wait()
+    async def wait(self, until_s: float = _NEVER_S) -> None:
+        """Return after a beat, or at `until_s` of anyio's clock; at once after one before."""
+        if not self._event.is_set():
+            if until_s == _NEVER_S:  # a scope of its own costs as much as the wait
+                await self._event.wait()
+            else:
+                with anyio.CancelScope(deadline=until_s):
+                    await self._event.wait()
         self._event = anyio.Event()
 
 
