@@ -27,6 +27,7 @@ from bench.report import table
 FORMAT: Final = 1
 PATIENCE_S: Final = 300.0
 RECORD_BYTES: Final = (100, 1000)
+CASES: Final = ("producing", "consuming")
 LOOPS: Final = ("trio", "asyncio", "uvloop")
 
 
@@ -59,6 +60,25 @@ PRODUCING: Final = (
     Subject("bench.client.producing", "aiokafka send", "", _SLOW),
 )
 
+CONSUMING: Final = (
+    *(
+        Subject("bench.client.consuming", f"trioq {how}", loop, {100: 1_000_000, 1000: 250_000})
+        for how in ("batches", "async for")
+        for loop in LOOPS
+    ),
+    *(
+        Subject(
+            "bench.client.consuming", f"confluent-kafka {how}", "", {100: 500_000, 1000: 200_000}
+        )
+        for how in ("consume", "poll")
+    ),
+    *(
+        Subject("bench.client.consuming", f"aiokafka {how}", "", _SLOW)
+        for how in ("getmany", "async for")
+    ),
+)
+FILL: Final = Subject("bench.client.consuming", "fill", "trio", {})
+
 
 class Figures(NamedTuple):
     """What a run, or the median of several, found."""
@@ -70,6 +90,9 @@ class Figures(NamedTuple):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What can be chosen."""
     parser.add_argument("--runs", type=int, default=3, help="rounds; medians are shown")
+    parser.add_argument(
+        "--cases", nargs="+", choices=CASES, default=CASES, help="what the clients do"
+    )
     parser.add_argument("--only", default="", help="clients whose name contains this")
     parser.add_argument("--quick", action="store_true", help="a twentieth of the records")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write a report too")
@@ -79,20 +102,28 @@ def run(arguments: argparse.Namespace) -> None:
     """Measure, print, write."""
     about = machine.describe()
     print(machine.sentence(about))
-    chosen = [subject for subject in PRODUCING if arguments.only in subject.label]
-    if not chosen:
+    cases = {
+        case: (measure, [subject for subject in subjects if arguments.only in subject.label])
+        for case, measure, subjects in (
+            ("producing", measured, PRODUCING),
+            ("consuming", measured_reading, CONSUMING),
+        )
+        if case in arguments.cases
+    }
+    if not any(chosen for _, chosen in cases.values()):
         raise BenchError(f"no client's name contains {arguments.only!r}")
     rows = []
     for record_bytes in RECORD_BYTES:
-        found = measured(
-            chosen, record_bytes, runs=arguments.runs, share=0.05 if arguments.quick else 1.0
-        )
-        print(f"\nproducing, {record_bytes}-byte records")
-        print(figures_table(found))
-        rows += [
-            {"case": f"producing, {record_bytes} B", "subject": label, **figures._asdict()}
-            for label, figures in found.items()
-        ]
+        for case, (measure, chosen) in cases.items():
+            found = measure(
+                chosen, record_bytes, runs=arguments.runs, share=0.05 if arguments.quick else 1.0
+            )
+            print(f"\n{case}, {record_bytes}-byte records")
+            print(figures_table(found))
+            rows += [
+                {"case": f"{case}, {record_bytes} B", "subject": label, **figures._asdict()}
+                for label, figures in found.items()
+            ]
     if arguments.json:
         report = {"format": FORMAT, "kind": "client", "machine": about, "rows": rows}
         arguments.json.write_text(json.dumps(report, indent=1) + "\n")
@@ -112,9 +143,34 @@ def measured(
                     records = max(1, int(subject.records[record_bytes] * share))
                     seen = _run(broker, subject, topic, records, record_bytes)
                     asker.delete_topic(topic)
-                found[subject.label].append(
-                    Figures(seen["records"] / seen["seconds"], seen["records"] / seen["cpu_s"])
-                )
+                found[subject.label].append(_figures(seen))
+    return _medians(found)
+
+
+def measured_reading(
+    subjects: Sequence[Subject], record_bytes: int, *, runs: int, share: float
+) -> dict[str, Figures]:
+    """As `measured`, of subjects that all read the same topic."""
+    found: dict[str, list[Figures]] = {subject.label: [] for subject in subjects}
+    records = {
+        subject.label: max(1, int(subject.records[record_bytes] * share)) for subject in subjects
+    }
+    with started(trioq.PEER, {}) as broker:
+        with Asker(broker) as asker:
+            make_topic(trioq.PEER, asker, "client", 1)
+        _run(broker, FILL, "client", max(records.values(), default=1), record_bytes)
+        for _ in range(runs):
+            for subject in subjects:
+                seen = _run(broker, subject, "client", records[subject.label], record_bytes)
+                found[subject.label].append(_figures(seen))
+    return _medians(found)
+
+
+def _figures(seen: Mapping[str, Any]) -> Figures:
+    return Figures(seen["records"] / seen["seconds"], seen["records"] / seen["cpu_s"])
+
+
+def _medians(found: Mapping[str, Sequence[Figures]]) -> dict[str, Figures]:
     return {
         label: Figures(
             statistics.median(one.records_per_s for one in seen),

@@ -47,7 +47,8 @@ class Span:
         }
 
 
-def _in_loop(plan: Plan, work: Callable[[Plan], Awaitable[dict[str, float]]]) -> dict[str, float]:
+def in_loop(plan: Plan, work: Callable[[Plan], Awaitable[dict[str, float]]]) -> dict[str, float]:
+    """What `work` gives under the plan's event loop."""
     import anyio
 
     options = {"use_uvloop": True} if plan.loop == "uvloop" else {}
@@ -144,8 +145,8 @@ async def _aiokafka_in_loop(plan: Plan) -> dict[str, float]:
 
 
 SUBJECTS: Final[dict[str, Callable[[Plan], dict[str, float]]]] = {
-    "trioq send_many": lambda plan: _in_loop(plan, _send_many),
-    "trioq send_nowait": lambda plan: _in_loop(plan, _send_nowait),
+    "trioq send_many": lambda plan: in_loop(plan, _send_many),
+    "trioq send_nowait": lambda plan: in_loop(plan, _send_nowait),
     "confluent-kafka produce": _confluent,
     "aiokafka send": _aiokafka,
 }

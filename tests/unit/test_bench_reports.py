@@ -11,7 +11,7 @@ import pytest
 
 from bench import compare, growth
 from bench.__main__ import COMMANDS, main
-from bench.client.command import PRODUCING, measured
+from bench.client.command import CONSUMING, PRODUCING, measured, measured_reading
 from bench.client.command import Figures as ClientFigures
 from bench.client.command import figures_table as figures_of_clients
 from bench.errors import BenchError
@@ -312,5 +312,17 @@ def test_one_short_run_of_each_client():
         if subject.loop in {"", "trio"}
     ]
     found = measured(tiny, 100, runs=1, share=1.0)
+    assert set(found) == {subject.label for subject in tiny}
+    assert all(figures.records_per_cpu_s > 0 for figures in found.values())
+
+
+@LINUX
+def test_one_short_run_of_each_reader():
+    tiny = [
+        subject._replace(records={100: 3000})
+        for subject in CONSUMING
+        if subject.loop in {"", "trio"}
+    ]
+    found = measured_reading(tiny, 100, runs=1, share=1.0)
     assert set(found) == {subject.label for subject in tiny}
     assert all(figures.records_per_cpu_s > 0 for figures in found.values())
