@@ -28,7 +28,8 @@ from trioq.errors import (
     UnknownMemberId,
     UnsupportedAssignor,
 )
-from trioq.metastore.group_layout import MAX_MEMBER_BYTES, ClassicMember, encode_member
+from trioq.metastore.group_encoding import encode_member
+from trioq.metastore.group_layout import MAX_MEMBER_BYTES, ClassicMember
 from trioq.server.handlers.consumer_group_heartbeat import handle_consumer_group_heartbeat
 from trioq.server.handlers.group_border import (
     MAX_ASSIGNMENT_BYTES,
