@@ -21,7 +21,11 @@ _TESTS = (
     *(f"tests/unit/test_native_{part}.py" for part in ("batch", "batch_reference", "crc32c")),
     *(f"tests/unit/test_native_{part}.py" for part in ("frames", "growth", "hot_request")),
     *(f"tests/unit/test_native_{part}.py" for part in ("index_search", "posix", "socket_io")),
+    "tests/unit/test_native_request_lane.py",
+    "tests/machines/test_producer_window.py",
+    "tests/machines/test_ack_queue.py",
     *(f"tests/unit/test_record_{part}.py" for part in ("batch", "compression", "validate")),
+    *(f"tests/unit/test_record_{part}.py" for part in ("fetched", "fetched_reference", "producing")),
     *(
         f"tests/unit/test_record_{part}.py"
         for part in ("fetched", "fetched_reference", "producing")
