@@ -25,7 +25,10 @@ _TESTS = (
     "tests/machines/test_producer_window.py",
     "tests/machines/test_ack_queue.py",
     *(f"tests/unit/test_record_{part}.py" for part in ("batch", "compression", "validate")),
-    *(f"tests/unit/test_record_{part}.py" for part in ("fetched", "fetched_reference", "producing")),
+    *(
+        f"tests/unit/test_record_{part}.py"
+        for part in ("fetched", "fetched_reference", "producing")
+    ),
     *(
         f"tests/unit/test_record_{part}.py"
         for part in ("fetched", "fetched_reference", "producing")

@@ -40,7 +40,7 @@ PRIMITIVES = {
 ERROR_CODES = st.sampled_from([code.value for code in ErrorCode])
 # kio has these as datetimes and timedeltas, which cannot hold every int64.
 TIMES_MS = st.integers(0, 1 << 42) | st.just(-1)
-TIME_FIELDS = {"log_append_time_ms", "retention_time_ms"}
+TIME_FIELDS = {"log_append_time_ms", "retention_time_ms", "session_lifetime_ms"}
 SUFFIX_MS = "_ms"
 
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
