@@ -1,4 +1,4 @@
-"""The code in the README and on the page about producing works as it is written."""
+"""The code in the README and on the pages about the client works as it is written."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 
 import anyio
 import pytest
+
+import trioq
 
 pytestmark = pytest.mark.anyio
 
@@ -63,3 +65,25 @@ async def test_the_page_on_producing(broker, number):
 
 def test_every_program_of_the_page_is_run():
     assert len(programs("docs/producing.md")) == 4
+
+
+@pytest.mark.parametrize("number", range(5))
+async def test_the_page_on_consuming(group_broker, number):
+    async with trioq.connect(group_broker.address) as client, client.producer() as producer:
+        await producer.send("orders", b"two coffees", key=b"customer-7")
+    printed = []
+    program = programs("docs/consuming.md")[number]
+    with anyio.fail_after(60):
+        await loaded(program, group_broker, lambda *words: printed.append(words))["main"]()
+    first = {
+        0: lambda words: words[0] == "orders" and words[4] == b"two coffees",
+        1: lambda words: words[2] == b"two coffees",
+        2: lambda words: words == (b"two coffees",),
+        3: lambda words: words == (2,),
+        4: lambda words: "orders" in words[0],
+    }
+    assert first[number](printed[0])
+
+
+def test_every_program_of_the_page_on_consuming_is_run():
+    assert len(programs("docs/consuming.md")) == 5
