@@ -11,8 +11,8 @@ from typing import Final
 
 from bench import machine
 from bench.errors import BenchError
-from bench.figures.steps import FLOOR, Step, steps
-from bench.figures.targets import Figures, Verdict, judge
+from bench.figures.steps import Step, steps
+from bench.figures.targets import FLOOR, Figures, Verdict, judge
 from bench.histogram import Histogram
 from bench.path.measure import Measured, started
 from bench.path.work import Work

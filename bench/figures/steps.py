@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final, NamedTuple
 
-from bench.figures import mixed, standing
+from bench.figures import joining, mixed, standing
+from bench.figures.targets import FLOOR, REBALANCE
 from bench.floors import floor
 from bench.micro.cases import MicroCase
 from bench.micro.cases import cases as micro_cases
@@ -19,7 +20,6 @@ from bench.path.work import CASES, MB, Work
 from bench.peers.peer import Peer
 
 WARMUP_S: Final = 0.5
-FLOOR: Final = "floor"
 CLIENT_STEPS: Final = tuple(name for name in CLIENT_CASES if "bulk" not in name)
 SYNC_SMALL_BYTES: Final = 170
 """A batch of one record of 100 bytes."""
@@ -129,16 +129,17 @@ def _standing_steps() -> list[Step]:
             standing.resident_with_2000_partitions,
             is_once=True,
         ),
+        Step("join a group of 10", "trioq", joining.join_steady_group),
         Step("idle, 5,000 + 5,000 + 500", "trioq", standing.idle, is_once=True),
     ]
 
 
 def _micro_steps() -> list[Step]:
-    wanted = ("crc32c", "walk", "build")
+    wanted = ("crc32c", "walk", "build", REBALANCE)
     return [
         Step(one.group, one.subject, partial(_timed, one))
         for one in micro_cases()
-        if one.group.startswith(wanted)
+        if one.group.startswith(wanted) and not one.group.endswith("nothing written")
     ]
 
 

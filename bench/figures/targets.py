@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
-from bench.figures.steps import FLOOR
 from bench.report import Row
 
 OURS: Final = "trioq"
+FLOOR: Final = "floor"
 MIB: Final = 1024**2
 
 
@@ -81,6 +81,7 @@ MIDDLE: Final = "produce 16 KB, 4 x 5"
 LARGE: Final = "produce 1 MB, 1 x 5"
 FETCH: Final = "fetch 1 MB, 1 x 2"
 FETCH_FEW: Final = "fetch 1 MB of 4 MB, 1 x 2"
+REBALANCE: Final = "rebalance 100 members x 1,000 partitions"
 COMMIT: Final = "small, flush.policy=commit"
 COMMIT_LARGE: Final = "1 MB, flush.policy=commit"
 RATE: Final = "requests_per_s"
@@ -131,6 +132,8 @@ CHECKS: Final[tuple[Check, ...]] = (
     _level_with_mock("one record at a time, acks=1", 1.0),
     _level_with_mock("Heartbeat, 200 x 1", 0.8),
     Check("OffsetCommit of 10, 200 x 1", "records_per_s", True, fixed(20_000), "offsets/s"),
+    Check(REBALANCE, "seconds_per_call", False, fixed(0.05), "ms", 1000),
+    Check("join a group of 10", "heartbeats_until_assigned", False, fixed(1.5), "heartbeats"),
     Check("latency, 1000 records/s, linger 0", "p50_ms", False, fixed(0.6), "p50 ms"),
     Check("latency, 1000 records/s, linger 0", "p99_ms", False, fixed(5), "p99 ms"),
     Check("latency, 5000 records/s, linger 0", "p50_ms", False, fixed(1.0), "p50 ms"),
