@@ -13,7 +13,7 @@ MINUTES ?= 30
 NATIVE_SOURCES := $(wildcard trioq/_native/*.pyx trioq/_native/*.pxd trioq/_native/*_impl.c trioq/_native/*.h trioq/_native/posix_build.py)
 
 .NOTPARALLEL:
-.PHONY: serve test lint types floors unit fuzz sanitize kcat zookeeper build wheel sdist docs clean soak
+.PHONY: serve test lint types floors unit fuzz sanitize kcat zookeeper build wheel sdist docs site clean soak
 
 serve: $(VENV)/build.stamp
 	@exec $(BIN)/trioq serve --listen $(LISTEN) --data-dir $(DATA)
@@ -92,6 +92,14 @@ sdist: $(VENV)/dev.stamp
 
 docs: build
 	$(BIN)/python -m trioq.cli.docs docs
+
+# The pages and the reference from the docstrings as a site, in build/site.
+site: $(VENV)/docs.stamp
+	$(BIN)/mkdocs build --strict
+
+$(VENV)/docs.stamp: $(VENV)/pip.stamp pyproject.toml
+	$(BIN)/python -m pip install --quiet --group docs
+	@touch $@
 
 clean:
 	rm -rf build dist *.egg-info trioq/_native/*.so

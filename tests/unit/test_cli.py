@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -29,8 +30,11 @@ def served(monkeypatch):
     return configs
 
 
+TOP = command.list_commands(click.Context(command))
+
+
 def invoke(*arguments: str, **environment: str):
-    return CliRunner().invoke(command, list(arguments), env=environment)
+    return CliRunner().invoke(command, list(arguments), env=environment, prog_name="trioq")
 
 
 def test_version_and_help():
@@ -108,6 +112,63 @@ def test_mistakes_are_one_sentence_and_status_2(served, arguments, expected):
     assert result.stdout == ""
     assert "Traceback" not in result.stderr
     assert not served
+
+
+COMMANDS = [
+    ["produce"], ["consume"], ["serve"], ["bench"], ["completion"],
+    ["topic"], ["topic", "create"], ["topic", "list"], ["topic", "describe"], ["topic", "alter"],
+    ["topic", "delete"], ["group"], ["group", "list"], ["group", "describe"],
+    ["group", "reset-offsets"], ["group", "delete"], ["cluster"], ["cluster", "describe"],
+    ["config"], ["config", "describe"], ["config", "alter"], ["log"], ["log", "dump"],
+]  # fmt: skip
+
+
+def test_help_imports_neither_a_client_nor_a_loop():
+    """What `trioq --help` costs is its imports."""
+    script = (
+        "import sys\n"
+        "from click.testing import CliRunner\n"
+        "from trioq.cli.app import trioq\n"
+        f"for command in {[[], *(c for c in COMMANDS if c != ['bench'])]}:\n"
+        "    result = CliRunner().invoke(trioq, [*command, '--help'])\n"
+        "    assert result.exit_code == 0 and 'Usage: ' in result.output, command\n"
+        "heavy = {'trio', 'anyio', 'rich', 'cramjam', 'zstandard', 'asyncio', 'structlog'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+        "ours = {name for name in sys.modules if name.startswith('trioq.client')}\n"
+        "assert ours <= {'trioq.client', 'trioq.client.address'}, ours\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def test_every_command_has_its_help_tested():
+    commands = {name: command.get_command(click.Context(command), name) for name in TOP}
+    assert {one[0] for one in COMMANDS} == set(TOP)
+    for name, group in commands.items():
+        if isinstance(group, click.Group) and name != "log":
+            assert {one[1] for one in COMMANDS if one[0] == name and len(one) == 2} == set(
+                group.commands
+            )
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("trioq ", {"produce", "consume", "group"}),
+        ("trioq group re", {"reset-offsets"}),
+        ("trioq produce --com", {"--compression"}),
+        ("trioq produce --compression z", {"zstd"}),
+        ("trioq config describe ", {"topic", "broker"}),
+    ],
+)
+def test_what_a_shell_completes(typed, expected):
+    words = typed.split(" ")
+    result = invoke(
+        _TRIOQ_COMPLETE="bash_complete", COMP_WORDS=typed, COMP_CWORD=f"{len(words) - 1}"
+    )
+    assert expected <= {line.partition(",")[2] for line in result.output.splitlines()}
 
 
 def test_serving_wrong_flags_imports_no_broker():
