@@ -1,21 +1,26 @@
 """Records the request frames that real clients send, as hex files beside this script.
 
-    python -m tests.golden.record
+    python -m tests.golden.record [CLIENT ...]
 
-runs confluent-kafka, aiokafka and kafka-python against a stub broker that knows just
-enough to lead them through producing, fetching, groups and admin calls, and writes the first
-frame of each (client, API, version) to tests/golden/<client>/<Api>-v<version>.hex.
-Correlation ids, timestamps and ports differ from run to run; nothing else should.
+runs confluent-kafka, aiokafka and kafka-python, or those named, against a stub broker that knows
+just enough to lead them through producing, fetching, groups and admin calls, and writes the first
+frame of each (client, API, version) to tests/golden/<client>/<Api>-v<version>.hex. Java's
+kafka-clients, which no extra installs, is recorded where it is named and KAFKA_CLIENTS_CLASSPATH
+has its jars. Correlation ids, timestamps and ports differ from run to run; nothing else should.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import socketserver
 import struct
+import subprocess
+import sys
 import threading
 import time
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -259,15 +264,23 @@ def run_kafka_python(address: str) -> None:
     run_kafka_python_groups(address, TOPIC)
 
 
-def record() -> None:
-    for path in HERE.glob("*/*.hex"):
-        path.unlink()
+def run_kafka_clients(address: str) -> None:
+    classpath = os.environ["KAFKA_CLIENTS_CLASSPATH"]
+    program = HERE / "KafkaClients.java"
+    subprocess.run(["java", "-cp", classpath, str(program), address], check=True)
+
+
+def record(names: Sequence[str]) -> None:
     clients = {
         "confluent-kafka": run_confluent,
         "aiokafka": lambda address: asyncio.run(run_aiokafka(address)),
         "kafka-python": run_kafka_python,
+        "kafka-clients": run_kafka_clients,
     }
-    for client, run in clients.items():
+    for client in names or [name for name in clients if name != "kafka-clients"]:
+        run = clients[client]
+        for path in HERE.glob(f"{client}/*.hex"):
+            path.unlink()
         handler = type("ClientStub", (Stub,), {"client": client})
         with socketserver.ThreadingTCPServer(("127.0.0.1", 0), handler) as server:
             server.daemon_threads = True
@@ -280,4 +293,4 @@ def record() -> None:
 
 
 if __name__ == "__main__":
-    record()
+    record(sys.argv[1:])

@@ -27,6 +27,10 @@ SEEN = {
     "kafka-python": "ApiVersions-v4 Metadata-v13 InitProducerId-v4 Produce-v9 Fetch-v12 "
     "FindCoordinator-v5 JoinGroup-v7 SyncGroup-v5 Heartbeat-v4 LeaveGroup-v5 OffsetCommit-v8 "
     "OffsetFetch-v8 ListGroups-v5 DescribeGroups-v5 DeleteGroups-v2 OffsetDelete-v0",
+    "kafka-clients": "ApiVersions-v4 Metadata-v13 Fetch-v16 FindCoordinator-v5 JoinGroup-v9 "
+    "SyncGroup-v5 Heartbeat-v4 LeaveGroup-v5 OffsetCommit-v9 OffsetFetch-v9 ListGroups-v5 "
+    "DescribeGroups-v6 DeleteGroups-v2 OffsetDelete-v0 ConsumerGroupHeartbeat-v1 "
+    "ConsumerGroupDescribe-v1",
 }
 """What each client must have been caught sending; guards against an empty recording."""
 
