@@ -220,6 +220,7 @@ def test_a_leader_plans_for_everybody_and_watches_its_topics() -> None:
     machine.synced(sync.assignments["me"])
     machine.next_step(0)
     machine.assigned()
+    assert machine.watched_topics == {"t", "u", "v"}
     machine.partitions_changed({"t": 2, "v": 1, "other": 10})
     assert machine.is_stable
     machine.partitions_changed({"t": 2, "v": 1, "u": 1})

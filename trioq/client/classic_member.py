@@ -46,6 +46,10 @@ _LEAVE_MANY_FROM: Final = 3
 class ClassicMember(GroupMember[ClassicMembership]):
     """A member by the classic protocol."""
 
+    @property
+    def watched_topics(self) -> frozenset[str]:
+        return self.machine.watched_topics
+
     def metadata_changed(self, partition_counts: Mapping[str, int]) -> None:
         self.machine.partitions_changed(partition_counts)
         self.poke()

@@ -230,6 +230,8 @@ class ConsumerParts(Generic[K, V]):
         self.subscribed = subscribed.topics
         if self.calls is not None:
             self.member.subscribe(subscribed.topics)
+            for topic in self.member.watched_topics:
+                self.cluster.metadata.want(topic)
             self.member.metadata_changed(self._partition_counts())
             if not self.is_member:
                 self.is_member = True

@@ -93,6 +93,9 @@ class ConsumerProtocolMember(GroupMember[ConsumerMembership]):
             except TrioqError as error:
                 self._log.debug("no metadata to resolve topics with", reason=str(error))
         names = metadata.state.topic_names
+        if not step.topic_ids <= names.keys():
+            # Of a topic that was deleted, or is not known everywhere yet: not asked for in a hurry.
+            await anyio.sleep(self._cluster.settings.retry_backoff_max_ms / 1000)
         self.machine.topics_resolved(
             {topic_id: names[topic_id] for topic_id in step.topic_ids if topic_id in names}
         )

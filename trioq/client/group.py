@@ -166,6 +166,11 @@ class GroupMember(ABC, Generic[Machine]):
         if isinstance(step, Revoke):
             self.machine.revoked(step.partitions)
 
+    @property
+    def watched_topics(self) -> frozenset[str]:
+        """Topics whose metadata this member needs beside those that it subscribes to."""
+        return frozenset()
+
     @abstractmethod
     def metadata_changed(self, partition_counts: Mapping[str, int]) -> None:
         """Topics or their partitions may have changed."""

@@ -146,9 +146,9 @@ class ClassicMembership:
         return self._heartbeat_at_s
 
     @property
-    def is_leader(self) -> bool:
-        """Whether this member made the present assignment, and watches for it to age."""
-        return self._planned is not None
+    def watched_topics(self) -> frozenset[str]:
+        """Of the leader: the topics that it planned for, which it watches for changes."""
+        return self._group_topics() if self._planned is not None else frozenset()
 
     @property
     def is_stable(self) -> bool:
