@@ -13,8 +13,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from trioq._native import batch as native
 from trioq.client.fetch_response import apply_response, fetch_failed
 from trioq.client.fetch_session import FetchSession, Wanted
-from trioq.client.fetcher_state import FetcherState, FetchPlan, FetchSettings, Leader
+from trioq.client.fetcher_state import FetcherState, FetchPlan
 from trioq.client.partition_state import EARLIEST, LATEST, PositionPhase
+from trioq.client.position_state import FetchSettings, Leader
 from trioq.errors import (
     ConnectionFailed,
     CorruptMessage,

@@ -12,9 +12,10 @@ from trioq.client.cluster import Cluster
 from trioq.client.commits import Commits
 from trioq.client.consumer_settings import ConsumerSettings
 from trioq.client.fetcher import Fetcher
-from trioq.client.fetcher_state import FetcherState, FetchSettings
+from trioq.client.fetcher_state import FetcherState
 from trioq.client.group_calls import GroupCalls, MemberIdentity, OffsetAndMetadata
 from trioq.client.member import group_member
+from trioq.client.position_state import FetchSettings
 from trioq.client.positions import Positions
 from trioq.client.pulse import Notice
 from trioq.client.reader import K, Reader, V

@@ -12,7 +12,8 @@ from trioq.client.address import HostPort
 from trioq.client.cluster import Cluster
 from trioq.client.cluster_state import Node
 from trioq.client.fetch_response import Outcome, apply_response, fetch_failed
-from trioq.client.fetcher_state import FetcherState, FetchPlan, Leader
+from trioq.client.fetcher_state import FetcherState, FetchPlan
+from trioq.client.position_state import Leader
 from trioq.client.pulse import Pulse
 from trioq.client.tasks import BackgroundTasks
 from trioq.errors import TrioqError

@@ -2,7 +2,7 @@
 
 UNKNOWN ----committed offset----> VALIDATING --> FETCHING
 `-- none --> RESETTING --offset---------------^  |  `-- out of range --> RESETTING
-FAILED: `error` is for the user; `seek` leads out, or (after an error that may pass) `retry`
+FAILED: `error` is for the user; `seek` leads out
 """
 
 from __future__ import annotations

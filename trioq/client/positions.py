@@ -10,7 +10,6 @@ import anyio
 from trioq import logs
 from trioq.client.cluster import Cluster
 from trioq.client.fetch_response import STALE_LEADER
-from trioq.client.fetcher_state import FetcherState, OffsetQuery
 from trioq.client.group_calls import GroupCalls, MemberIdentity, OffsetAndMetadata
 from trioq.client.list_offsets import (
     EpochQuery,
@@ -19,6 +18,7 @@ from trioq.client.list_offsets import (
     epoch_ends,
     list_offsets,
 )
+from trioq.client.position_state import OffsetQuery, PositionState
 from trioq.client.pulse import Pulse
 from trioq.errors import KafkaError, TrioqError, UnsupportedByBroker
 from trioq.types import TopicPartition
@@ -36,7 +36,7 @@ class Positions:
     def __init__(
         self,
         cluster: Cluster,
-        state: FetcherState,
+        state: PositionState,
         group: GroupCalls | None,
         *,
         identity: Callable[[], MemberIdentity | None],
