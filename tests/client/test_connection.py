@@ -11,7 +11,7 @@ import pytest
 import trioq
 from tests.client.fake_cluster import FakeCluster
 from trioq.client.apis import api_of, common_version
-from trioq.client.connection import joined
+from trioq.client.pieces import joined
 from trioq.errors import (
     AuthenticationFailed,
     BootstrapFailed,

@@ -13,6 +13,7 @@ from anyio.abc import ByteStream
 
 from trioq.client.address import HostPort
 from trioq.client.apis import ClientApi, api_of, common_version
+from trioq.client.pieces import joined
 from trioq.client.response_frames import ResponseFrames
 from trioq.client.transport import RECEIVE_BYTES, reason
 from trioq.errors import (
@@ -21,7 +22,6 @@ from trioq.errors import (
     ConnectionFailed,
     ProtocolViolation,
 )
-from trioq.types import FileRegion
 from trioq.wire.framing import request_frame
 from trioq.wire.primitives import Part, read_uvarint
 from trioq.wire.schema import Message
@@ -29,8 +29,6 @@ from trioq.wire.schema import Message
 Response = TypeVar("Response", bound=Message)
 
 _CORRELATION_ID: Final = struct.Struct(">i")
-_JOIN_BYTES: Final = 128 * 1024
-"""Pieces of a frame up to this size are joined with their neighbours before they are sent."""
 
 
 class PendingCall(Generic[Response]):
@@ -371,24 +369,6 @@ class Connection:
     def close(self) -> None:
         """Close the connection; calls under way raise ConnectionFailed."""
         self.fail(ConnectionFailed(f"the connection to {self.address} was closed"))
-
-
-def joined(parts: list[Part]) -> list[bytes]:
-    """The same bytes in as few pieces as copying small ones makes sense; large ones as they are."""
-    pieces: list[bytes] = []
-    small: list[bytes] = []
-    for part in parts:
-        assert not isinstance(part, FileRegion), "a client sends no files"
-        if len(part) <= _JOIN_BYTES:
-            small.append(part)  # type: ignore[arg-type]  # anything that join and send take
-            continue
-        if small:
-            pieces.append(small[0] if len(small) == 1 else b"".join(small))
-            small = []
-        pieces.append(part)  # type: ignore[arg-type]
-    if small:
-        pieces.append(small[0] if len(small) == 1 else b"".join(small))
-    return pieces
 
 
 def again(failure: ClientError) -> ClientError:
