@@ -189,7 +189,10 @@ class FetchableCluster(FakeCluster):
 
     def _find_coordinator(self, _node: int, request: Any, version: int) -> Message:
         node = self.nodes[self.coordinator]
-        place = {"node_id": node.number, "host": "127.0.0.1", "port": node.port}
+        place: dict[str, Any] = {"node_id": node.number, "host": "127.0.0.1", "port": node.port}
+        code = self._error(ApiKey.FIND_COORDINATOR)
+        if code:
+            place = {"node_id": -1, "host": "", "port": -1, "error_code": code}
         if version < 4:
             return FindCoordinatorResponse(**place)
         return FindCoordinatorResponse(

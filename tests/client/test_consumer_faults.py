@@ -309,3 +309,20 @@ def without(cluster, key):
         return answer
 
     return served
+
+
+async def test_a_group_without_any_coordinator_for_a_while():
+    with FetchableCluster() as cluster:
+        cluster.store(b"0", b"1")
+        async with (
+            connected(cluster) as client,
+            client.consumer("t", group="g", commit="manual", **QUICK) as consumer,
+        ):
+            assert await values(consumer, 1) == [b"0"]
+            cluster.errors[ApiKey.HEARTBEAT] = [16]
+            cluster.errors[ApiKey.FIND_COORDINATOR] = [15, 15, 14]
+            cluster.errors[ApiKey.OFFSET_COMMIT] = [16]
+            await consumer.commit()
+            await until(lambda: not any(cluster.errors.values()))
+            assert (cluster.committed, cluster.generation) == (1, 1)
+            assert await values(consumer, 1) == [b"1"]

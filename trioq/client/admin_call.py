@@ -129,7 +129,7 @@ class AdminCalls:
             response = await calls.call(request, response_class)
             code = code_of(response)
             if code:
-                await calls.failed(error_class(code)())
+                calls.failed(error_class(code)())
             check(code, what)
             return response
 

@@ -83,7 +83,7 @@ class ClassicMember(GroupMember[ClassicMembership]):
             )
         except TrioqError as error:
             return error
-        return await self._refused(response.error_code, "heartbeat")
+        return self._refused(response.error_code, "heartbeat")
 
     async def _take(self, step: Join | Plan | Sync) -> None:
         match step:
@@ -123,7 +123,7 @@ class ClassicMember(GroupMember[ClassicMembership]):
             self._log.debug("join failed", reason=str(error))
             self.machine.join_failed(error, anyio.current_time())
             return
-        refusal = await self._refused(response.error_code, "joining")
+        refusal = self._refused(response.error_code, "joining")
         now_s = anyio.current_time()
         if refusal is not None:
             self._log.debug("join refused", reason=str(refusal))
@@ -188,7 +188,7 @@ class ClassicMember(GroupMember[ClassicMembership]):
             self._log.debug("sync failed", reason=str(error))
             self.machine.sync_failed(error, anyio.current_time())
             return
-        refusal = await self._refused(response.error_code, "syncing")
+        refusal = self._refused(response.error_code, "syncing")
         if refusal is not None:
             self._log.debug("sync refused", reason=str(refusal))
             self.machine.sync_failed(refusal, anyio.current_time())

@@ -181,6 +181,10 @@ class Cluster:
         """
         return await self._coordinators.find(kind, key)
 
+    def known_coordinator(self, kind: CoordinatorType, key: str) -> int | None:
+        """The coordinator that is remembered, if one is."""
+        return self._coordinators.known(kind, key)
+
     def coordinator_is_not(self, kind: CoordinatorType, key: str, node_id: int) -> None:
         """Forget a coordinator that said it is not, or does not answer."""
         self._coordinators.forget(kind, key, node_id)

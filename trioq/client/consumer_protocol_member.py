@@ -71,7 +71,7 @@ class ConsumerProtocolMember(GroupMember[ConsumerMembership]):
             )
         except TrioqError as error:
             return error
-        refusal = await self._refused(response.error_code, "heartbeat")
+        refusal = self._refused(response.error_code, "heartbeat")
         if refusal is not None:
             return type(refusal)(response.error_message or str(refusal))
         target = response.assignment

@@ -74,6 +74,10 @@ class Coordinators:
             error_message=response.error_message,
         )
 
+    def known(self, kind: CoordinatorType, key: str) -> int | None:
+        """The coordinator's node id as far as it is remembered; asks nobody."""
+        return self._known.get((kind, key))
+
     def forget(self, kind: CoordinatorType, key: str, node_id: int) -> None:
         """Ask again next time, if `node_id` is what was remembered."""
         if self._known.get((kind, key)) == node_id:

@@ -210,11 +210,11 @@ class GroupMember(ABC, Generic[Machine]):
     @abstractmethod
     async def _leave(self, *, expired: bool) -> None: ...
 
-    async def _refused(self, code: int, what: str) -> KafkaError | None:
+    def _refused(self, code: int, what: str) -> KafkaError | None:
         """The error of an answer's `code`; None for no error."""
         if not code:
             return None
         kind = error_class(code)
         error = kind(f"{what} in group {self._calls.group_id!r}: {kind.kafka_name}: {kind()}")
-        await self._calls.failed(error)
+        self._calls.failed(error)
         return error

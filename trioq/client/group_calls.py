@@ -89,12 +89,11 @@ class GroupCalls:
             self._failed_at(node_id, error)
             raise
 
-    async def failed(self, error: TrioqError) -> None:
+    def failed(self, error: TrioqError) -> None:
         """The coordinator answered with `error`: look for another one if it says it is none."""
-        if coordinator_is_lost(error):
-            self._cluster.coordinator_is_not(
-                CoordinatorType.GROUP, self.group_id, await self.coordinator()
-            )
+        node_id = self._cluster.known_coordinator(CoordinatorType.GROUP, self.group_id)
+        if node_id is not None:
+            self._failed_at(node_id, error)
 
     async def commit(
         self, offsets: Mapping[TopicPartition, OffsetAndMetadata], identity: MemberIdentity
@@ -130,7 +129,7 @@ class GroupCalls:
             if one.error_code
         }
         for error in refused.values():
-            await self.failed(error)
+            self.failed(error)
         return refused
 
     async def committed(
@@ -182,7 +181,7 @@ class GroupCalls:
             code, found = response.groups[0].error_code, _topics_of(response)
         if code:
             refusal = error_class(code)()
-            await self.failed(refusal)
+            self.failed(refusal)
             raise type(refusal)(f"offsets of group {self.group_id!r}: {refusal}")
         return {
             TopicPartition(topic.name, one.partition_index): (
