@@ -43,6 +43,7 @@ from trioq.wire.messages.describe_configs import (
     DescribeConfigsResponseConfig,
     DescribeConfigsResponseResource,
 )
+from trioq.wire.messages.fetch import FetchResponse
 from trioq.wire.messages.find_coordinator import (
     FindCoordinatorResponse,
     FindCoordinatorResponseCoordinator,
@@ -499,6 +500,22 @@ def test_what_is_given_to_a_command_counts_more_than_its_group_and_the_environme
     assert CliRunner().invoke(trioq, ["topic", "list"], env=environment).exit_code == 0
     result = CliRunner().invoke(trioq, ["topic", "list", "--bootstrap-server", "nowhere"])
     assert result.exit_code == 2
+
+
+def test_reading_what_does_not_come_ends_with_the_timeout(cluster):
+    target = cluster({ApiKey.FETCH: lambda _: FetchResponse()})
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "trioq.cli", "consume", "orders"),
+            *("--bootstrap-server", target.address, "--timeout", "0.5"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "nothing more came of orders-0 for 0.5 s, which goes to offset 42" in done.stderr
 
 
 def test_a_signal_ends_a_command_that_waits(cluster):

@@ -42,7 +42,7 @@ def describe(ctx: click.Context, as_json: bool) -> None:
         )
         return
     print_table(
-        f"cluster {found.cluster_id}  {len(found.brokers)} brokers",
+        f"cluster {found.cluster_id}  brokers: {len(found.brokers)}",
         ["broker", "host", "port", "rack", "controller"],
         [
             (

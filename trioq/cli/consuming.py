@@ -18,6 +18,7 @@ from trioq.client.consumer import Consumer
 from trioq.client.consumer_settings import Isolation
 from trioq.client.list_offsets import offsets_at
 from trioq.client.partition_state import EARLIEST, LATEST
+from trioq.errors import CallTimeout
 from trioq.record.fetched import RecordBatchView
 from trioq.types import TopicPartition
 
@@ -140,14 +141,25 @@ class Consuming:
     async def _read(self) -> None:
         batches = self._consumer.batches()
         await self._look_for_ends()
+        last_s = anyio.current_time()
         while not self._is_done:
             batch = None
             with anyio.move_on_after(_LOOK_S):
                 batch = await anext(batches)
             if batch is None:
                 await self._look_for_ends()
+                if self._ends and anyio.current_time() - last_s > self._target.timeout_s:
+                    raise self._nothing_comes()
             else:
                 await self._print(batch)
+                last_s = anyio.current_time()
+
+    def _nothing_comes(self) -> CallTimeout:
+        partition, end = min(self._ends.items())
+        return CallTimeout(
+            f"nothing more came of {partition} for {self._target.timeout_s:g} s, which goes to "
+            f"offset {end}: is the broker that leads it running? --timeout waits longer"
+        )
 
     async def _print(self, batch: RecordBatchView[Any, Any]) -> None:
         """Print a batch, as far as it is wanted; the rest is not processed."""

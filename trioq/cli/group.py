@@ -73,7 +73,7 @@ def describe(ctx: click.Context, names: tuple[str, ...], as_json: bool) -> None:
         description = one.description
         print_table(
             f"{description.group_id}  {description.group_type} group  {description.state}  "
-            f"{len(description.members)} members  lag {one.lag}  {description.assignor}".rstrip(),
+            f"members: {len(description.members)}  lag: {one.lag}  {description.assignor}".rstrip(),
             ["group", "topic", "partition", "committed", "end", "lag", "member", "client", "host"],
             [(description.group_id, *_row(partition)) for partition in one.partitions],
         )
