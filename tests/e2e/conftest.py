@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import uuid
 import warnings
@@ -20,6 +21,11 @@ with warnings.catch_warnings():
     import kafka  # noqa: F401
 
 LOG_TAIL_LINES = 60
+LEFT_SOCKETS = pytest.mark.filterwarnings(
+    "ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning"
+)
+"""kafka-python leaves sockets that did not connect, to a broker that was down, unclosed."""
+
 
 GROUPS = {
     "group.initial.rebalance.delay.ms": "0",
@@ -40,6 +46,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if here in item.path.parents:
             item.add_marker(pytest.mark.e2e)
+            item.add_marker(LEFT_SOCKETS)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def collect_left_sockets() -> Iterator[None]:
+    """What clients leave to the garbage collector goes here, not in somebody else's test."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -31,7 +31,7 @@ def server(tmp_path: Path) -> Iterator[ZooKeeperServer]:
         yield running
 
 
-def opened(hosts: str, *, chroot: str = "/t", clock: Clock | None = None, timeout_s: float = 4.0):
+def opened(hosts: str, *, chroot: str = "/t", clock: Clock | None = None, timeout_s: float = 30.0):
     address = ZooKeeperAddress(hosts, chroot, session_timeout_s=timeout_s)
     return open_zookeeper(address, clock or SystemClock())
 
@@ -146,7 +146,7 @@ async def test_the_lease_rests_on_what_was_answered(server):
 async def test_a_dead_leader_of_the_ensemble_costs_no_acknowledged_write(tmp_path):
     with ensemble(tmp_path) as servers:
         hosts = ",".join(server.address for server in servers)
-        async with opened(hosts, timeout_s=8.0) as metastore:
+        async with opened(hosts) as metastore:
             await metastore.create("/n", b"0")
             version = await count_up(metastore, 0, 30)
             (leader,) = [one for one in servers if "Mode: leader" in one.ask("srvr")]
