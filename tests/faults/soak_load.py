@@ -193,7 +193,7 @@ class RawLedger(Worker):
 
     def finish(self) -> None:
         deadline = time.monotonic() + 60
-        while not self._is_over:
+        while self._is_created and not self._is_over:
             try:
                 self._ledger.settle(self.client)
                 self._ledger.check(self.client)
