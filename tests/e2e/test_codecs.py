@@ -92,7 +92,10 @@ def test_a_batch_is_stored_as_it_came_and_foreign_decoders_read_the_segment(
     paths = broker.segment_paths(written.topic)
     batches, found = read_with_kafka_python(paths)
     check(found, written, writer)
-    assert {batch.codec for batch in batches} == {CODEC_NUMBERS[codec]}
+    # librdkafka leaves a batch as it is that compression would make longer: of one small record.
+    codecs = {batch.codec for batch in batches if batch.records > 1}
+    assert codecs <= {CODEC_NUMBERS[codec]}
+    assert {batch.codec for batch in batches} <= {CODEC_NUMBERS[codec], CODEC_NUMBERS["none"]}
     assert len(batches) < COUNT, "the test is about batches of several records"
     check(read_with_aiokafka(paths), written, writer)
 

@@ -19,7 +19,8 @@ cdef bytes _key(int version, const uint8_t* body, Py_ssize_t length):
     cdef bytes key = PyBytes_FromStringAndSize(NULL, VERSION_BYTES + length)
     cdef uint8_t* p = <uint8_t*>PyBytes_AS_STRING(key)
     store_i16(p, <int16_t>version)
-    memcpy(p + VERSION_BYTES, body, length)
+    if length:  # a body of no bytes may have no address
+        memcpy(p + VERSION_BYTES, body, length)
     return key
 
 
