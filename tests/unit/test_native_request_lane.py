@@ -17,7 +17,7 @@ from trioq._native.kept_answers import KeptAnswers
 from trioq._native.request_lane import RequestLane
 from trioq._native.response_ring import ANSWERED, OPEN, PassQueue
 from trioq.config import BrokerConfig, TopicConfig
-from trioq.errors import IllegalGeneration, KafkaError
+from trioq.errors import BrokerBug, IllegalGeneration, KafkaError
 from trioq.metastore.layout import PartitionState
 from trioq.replication.partition import Partition
 from trioq.server.connection import Connection
@@ -539,3 +539,26 @@ def test_heartbeats(version: int, generation: int, instance_id: str | None) -> N
         found.append(rig.answers())
         rig.close()
     assert found[0] == found[1]
+
+
+class BrokenGroups:
+    """Owns data, finds it broken, and would go on with it if it were asked again."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    def heartbeat(self, *_asked: Any) -> None:
+        self.times += 1
+        if self.times == 1:
+            raise BrokerBug("an invariant is broken")
+
+
+def test_a_bug_where_data_is_owned_is_not_asked_again() -> None:
+    rig = Rig(has_lane=True)
+    groups = BrokenGroups()
+    rig.ctx.groups = groups  # type: ignore[assignment]
+    body = HeartbeatRequest(group_id="a group", generation_id=7, member_id="m").encode(0)
+    with pytest.raises(BrokerBug):
+        rig.feed(frame(12, 0, body, 5))
+    assert groups.times == 1
+    rig.close()

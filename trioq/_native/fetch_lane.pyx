@@ -17,6 +17,8 @@ from trioq._native.partition_head cimport PartitionHead, PartitionTable
 from trioq._native.producer_window cimport ProducerWindows
 from trioq._native.response_ring cimport OPEN_C, ANSWERED_C, CANCELLED_C, ResponseRing, RingEntry
 
+from trioq.errors import BrokerBug
+
 
 cdef enum:
     FIRST_WITH_START_OFFSET = 5
@@ -67,6 +69,8 @@ cdef class FetchEntry(RingEntry):
                 self.region = log.read(
                     self.fetch_offset, self.max_bytes, end_offset=end, min_one_batch=True
                 )
+            except BrokerBug:
+                raise
             except Exception:
                 return False            # the general way meets it again, and says what it is
         return True

@@ -27,6 +27,8 @@ from trioq._native.partition_head cimport PartitionHead, PartitionTable
 from trioq._native.produce_lane cimport ProduceLane
 from trioq._native.response_ring cimport ResponseRing
 
+from trioq.errors import BrokerBug
+
 
 cdef enum:
     LENGTH_BYTES = 4
@@ -383,6 +385,8 @@ cdef class RequestLane:
             return False
         try:
             error = self.groups_of.groups.heartbeat(group_id, generation, member_id, instance_id)
+        except BrokerBug:
+            raise
         except Exception:
             return False                                # the general way meets it again
         if error is not None:
