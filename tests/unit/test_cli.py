@@ -99,7 +99,7 @@ def test_precedence(served, tmp_path):
         (["--node-id", "one"], "set by --node-id"),
         (["--listen", "0.0.0.0:9092"], "--advertised HOST:PORT"),
         (["--listen", "localhost"], "HOST:PORT"),
-        (["--metastore", "zookeeper://a:2181"], "clusters come with a later version"),
+        (["--metastore", "etcd"], "allowed is embedded or zookeeper://"),
         (["--log-level", "loud"], "one of debug, info, warning, error"),
         (["--config", "/no/such/file.toml"], "/no/such/file.toml cannot be read"),
         (["--no-such-flag"], "No such option"),

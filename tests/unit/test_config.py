@@ -137,8 +137,14 @@ def test_configurations_are_immutable():
         ("log.dirs", "", "log.dirs"),
         ("log.dirs", "a,,b", "log.dirs"),
         ("log.dirs", "a,a", "named twice"),
-        ("metastore", "zookeeper://localhost:2181", "clusters come with a later version"),
-        ("metastore", "etcd", "allowed is embedded"),
+        ("metastore", "etcd", "allowed is embedded or zookeeper://HOST:PORT"),
+        ("zookeeper.user", "trioq", "needs zookeeper.password.file"),
+        ("zookeeper.password", "secret", "zookeeper.user needs"),
+        ("zookeeper.ssl.key.location", "k.pem", "go together"),
+        ("zookeeper.ssl.ca.location", "ca.pem", "set zookeeper.ssl.client.enable=true"),
+        ("inter.broker.listener.name", "INTERN", "no listener is named so; there is PLAINTEXT"),
+        ("replica.lag.time.max.ms", "499", "must not exceed replica.lag.time.max.ms=499"),
+        ("replica.selector.class", "Rack", "one of org.apache.kafka.common.replica"),
         ("queued.max.request.bytes", "1024", "socket.request.max.bytes"),
         ("message.max.bytes", "2000000000", "socket.request.max.bytes"),
         ("group.min.session.timeout.ms", "1800001", "must not exceed group.max.session"),
@@ -166,6 +172,39 @@ def test_members_send_heartbeats_before_their_session_ends():
         BrokerConfig.from_mapping(values)
     values["group.consumer.session.timeout.ms"] = "5001"
     assert BrokerConfig.from_mapping(values).group_consumer_session_timeout_ms == 5001
+
+
+def test_zookeeper_connect_is_another_way_to_name_the_metastore():
+    config = BrokerConfig.from_mapping(
+        {"zookeeper.connect": "a:1,b:2/trioq"}, origins={"zookeeper.connect": "--set"}
+    )
+    assert config.metastore == "zookeeper://a:1,b:2/trioq"
+    assert config.is_clustered
+    assert config.origin_of("metastore") == "--set"
+    both = {"zookeeper.connect": "a:1", "metastore": "zookeeper://a:1"}
+    assert BrokerConfig.from_mapping(both).metastore == "zookeeper://a:1"
+    with pytest.raises(ConfigError, match="says another place; set one of the two"):
+        BrokerConfig.from_mapping(both | {"metastore": "embedded"})
+    assert not DEFAULTS.is_clustered
+
+
+def test_a_password_is_in_one_place_only_and_never_shown():
+    values = {"zookeeper.user": "trioq", "zookeeper.password": "hush"}
+    config = BrokerConfig.from_mapping(values)
+    assert "hush" not in repr(config)
+    (row,) = describe_broker(config, ["zookeeper.password"])
+    assert row.sensitive
+    assert row.value is None
+    with pytest.raises(ConfigError, match="both set: keep one") as caught:
+        BrokerConfig.from_mapping(values | {"zookeeper.password.file": "f"})
+    assert "hush" not in str(caught.value)
+
+
+def test_brokers_reach_each_other_by_the_first_listener_or_the_one_named():
+    values = {"listeners": "OUT://127.0.0.1:1,IN://127.0.0.1:2"}
+    assert BrokerConfig.from_mapping(values).inter_broker_listener == "OUT"
+    named = values | {"inter.broker.listener.name": "IN"}
+    assert BrokerConfig.from_mapping(named).inter_broker_listener == "IN"
 
 
 def test_an_error_says_where_the_value_was_set():
@@ -249,7 +288,7 @@ def test_topic_values_are_kept_in_one_form():
         ("retention.ms", None, "retention.ms needs a value"),
         ("retention.ms", "soon", "allowed is an integer (ms) from -1"),
         ("cleanup.policy", "compact,remove", "a list of delete, compact"),
-        ("unclean.leader.election.enable", "true", "never elected"),
+        ("unclean.leader.election.enable", "yes", "true or false"),
         ("min.insync.replicas", "0", "from 1"),
         ("num.partitions", "1", "is not a topic configuration key"),
     ],

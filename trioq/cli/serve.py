@@ -53,7 +53,8 @@ def settings_from(pairs: Sequence[str], flag: str) -> dict[str, str]:
 @click.option(
     "--metastore",
     metavar="WHERE",
-    help="embedded, or zookeeper://HOST:PORT,... in a later version.  [metastore]",
+    help="embedded for a single broker, zookeeper://HOST:PORT,.../PATH for one of a cluster.  "
+    "[metastore, default: embedded]",
 )
 @click.option("--config", "file", metavar="FILE.toml", help="Read keys from a file.")
 @click.option("--set", "pairs", metavar="KEY=VALUE", multiple=True, help="Set any key.")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from trioq.config.cluster_keys import EMBEDDED, ZOOKEEPER_SCHEME, check_cluster
 from trioq.config.key import Key, Scope, Source, Value, unknown_key
 from trioq.config.listeners import Listener, parse_listeners
 from trioq.config.table import BROKER_KEYS
@@ -35,6 +36,16 @@ class BrokerConfig:
     advertised_listeners: tuple[str, ...]
     log_dirs: tuple[str, ...]
     metastore: str
+    zookeeper_connect: str | None
+    zookeeper_session_timeout_ms: int
+    zookeeper_connection_timeout_ms: int | None
+    zookeeper_user: str | None
+    zookeeper_password: str | None = field(repr=False)
+    zookeeper_password_file: str | None
+    zookeeper_ssl_client_enable: bool
+    zookeeper_ssl_ca_location: str | None
+    zookeeper_ssl_certificate_location: str | None
+    zookeeper_ssl_key_location: str | None
     logging_level: str
     num_partitions: int
     default_replication_factor: int
@@ -114,7 +125,24 @@ class BrokerConfig:
     offset_commit_timeout_ms: int
     offsets_retention_minutes: int
     offsets_retention_check_interval_ms: int
+    inter_broker_listener_name: str | None
+    replica_lag_time_max_ms: int
+    replica_lag_max_messages: int
+    replica_fetch_max_bytes: int
+    replica_fetch_response_max_bytes: int
+    replica_fetch_min_bytes: int
+    replica_fetch_wait_max_ms: int
+    replica_fetch_backoff_ms: int
+    num_replica_fetchers: int
+    replica_selector_class: str | None
+    leader_replication_throttled_rate: int
+    follower_replication_throttled_rate: int
     unclean_leader_election_enable: bool
+    auto_leader_rebalance_enable: bool
+    leader_imbalance_check_interval_seconds: int
+    leader_imbalance_per_broker_percentage: int
+    controlled_shutdown_enable: bool
+    controlled_shutdown_max_wait_ms: int
     settings: Mapping[str, tuple[Setting, ...]] = field(repr=False, compare=False)
     """For each key that was set, what was set, the effective value first."""
 
@@ -140,6 +168,7 @@ class BrokerConfig:
 
     @classmethod
     def _built(cls, settings: Mapping[str, tuple[Setting, ...]]) -> BrokerConfig:
+        settings = _with_metastore(settings)
         values: dict[str, Any] = {
             key.attribute: settings[name][0].value if name in settings else key.default
             for name, key in BROKER_KEYS.items()
@@ -165,6 +194,16 @@ class BrokerConfig:
                 )
             settings[name] = (setting, *settings.get(name, ()))
         return self._built(settings)
+
+    @property
+    def is_clustered(self) -> bool:
+        """Whether this is a broker of a cluster, with a metastore outside the process."""
+        return self.metastore != EMBEDDED
+
+    @property
+    def inter_broker_listener(self) -> str:
+        """Name of the listener by which brokers reach each other."""
+        return self.inter_broker_listener_name or self.endpoints()[0].name
 
     def value_of(self, name: str) -> str | None:
         """The effective value of a key as text; None where it is unset."""
@@ -204,8 +243,7 @@ class BrokerConfig:
                 f"log.dirs={','.join(self.log_dirs)} is not valid: a directory is named twice"
             )
         self._check_groups()
-        _check_metastore(self.metastore)
-        self.endpoints()
+        check_cluster(self)
 
     def _check_groups(self) -> None:
         for name in ("session.timeout.ms", "heartbeat.interval.ms"):
@@ -257,12 +295,12 @@ def _setting(name: str, text: str, source: Source, origin: str) -> Setting:
         raise ConfigError(f"{error} (set by {origin})") from None
 
 
-def _check_metastore(value: str) -> None:
-    if value == "embedded":
-        return
-    if value.startswith("zookeeper://"):
-        raise ConfigError(
-            f"metastore={value} is not available: clusters come with a later version of trioq; "
-            "this one runs a single broker with metastore=embedded"
-        )
-    raise ConfigError(f"metastore={value} is not valid: allowed is embedded")
+def _with_metastore(
+    settings: Mapping[str, tuple[Setting, ...]],
+) -> Mapping[str, tuple[Setting, ...]]:
+    """`zookeeper.connect` is another way to set `metastore`."""
+    connect = settings.get("zookeeper.connect")
+    if connect is None or connect[0].value is None or "metastore" in settings:
+        return settings
+    url = f"{ZOOKEEPER_SCHEME}{connect[0].value}"
+    return {**settings, "metastore": (connect[0]._replace(value=url),)}

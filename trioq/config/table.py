@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from trioq.config.cluster_keys import CLUSTER_KEYS, METASTORE_KEYS
 from trioq.config.group_keys import GROUP_KEYS
 from trioq.config.key import INT_MAX, LONG_MAX, Fallback, Key, Kind, Scope, Value
 from trioq.config.rows import (
@@ -45,7 +46,7 @@ _BROKER: Final = (
         "names; needed where a listener is on a wildcard address.",
     ),
     listing("log.dirs", ("trioq-data",), "Directories that hold the data of this broker."),
-    text("metastore", "embedded", "Where metadata lives: embedded, in the first data directory."),
+    *METASTORE_KEYS,
     choice(
         "logging.level",
         "info",
@@ -449,17 +450,8 @@ _BROKER: Final = (
     ),
     # Groups
     *GROUP_KEYS,
-    # Replication
-    Key(
-        Scope.BROKER,
-        "unclean.leader.election.enable",
-        Kind.BOOLEAN,
-        False,
-        "Whether a replica that is not in sync may become leader; it never may.",
-        choices=("false",),
-        dynamic=True,
-        note="replicas that are out of sync are never elected",
-    ),
+    # Clusters
+    *CLUSTER_KEYS,
 )
 
 BROKER_KEYS: Final[dict[str, Key]] = {key.name: key for key in _BROKER}
