@@ -35,9 +35,11 @@ node_writes = st.tuples(
 state_writes = st.tuples(st.sampled_from(TOPIC_IDS), st.integers(0, 3), st.integers(0, 9))
 deletions = st.tuples(st.sampled_from(TOPIC_IDS))
 config_writes = st.tuples(st.just("config"), st.sampled_from(["", "1"]), st.integers(0, 9))
+slot_writes = st.tuples(st.just("slot"), st.integers(0, 2), st.integers(1, 9))
 elections = st.tuples(st.just("elect"), st.integers(0, 9))
 writes = st.lists(
-    st.one_of(node_writes, state_writes, deletions, config_writes, elections), max_size=30
+    st.one_of(node_writes, state_writes, deletions, config_writes, slot_writes, elections),
+    max_size=30,
 )
 
 
@@ -45,7 +47,11 @@ class Tree:
     """A store's nodes as a dict, written as the controller writes, with the feed beside."""
 
     def __init__(self):
-        self.nodes: dict[str, Node] = {layout.CLUSTER: Node(b'{"id":"c"}', 0)}
+        self.nodes: dict[str, Node] = {
+            layout.CLUSTER: Node(b'{"id":"c"}', 0),
+            layout.SLOTS: Node(layout.Slots(3).encode(), 1),
+            **{layout.slot_path(n): Node(layout.SlotState(-1).encode(), 0) for n in range(3)},
+        }
         self.entries: list[feed.FeedEntry] = []
 
     def put(self, path: str, value: bytes) -> None:
@@ -64,6 +70,8 @@ class Tree:
         first, *rest = write
         if first == "config":
             self.put(layout.BrokerConfig.path(rest[0]), b'{"k":"%d"}' % rest[1])
+        elif first == "slot":
+            self.put(layout.slot_path(rest[0]), layout.SlotState(rest[1], rest[1]).encode())
         elif first == "elect":
             self.put(layout.CONTROLLER_EPOCH, layout.ControllerEpoch(rest[0]).encode())
         elif not rest:
@@ -192,6 +200,8 @@ def test_a_topic_shows_only_when_live_and_whole():
         (layout.partition_path(TOPIC_IDS[0], 0), b"\xff\xfe"),
         (f"{layout.TOPIC_IDS}/00/nothex", b"{}"),
         (layout.CLUSTER, b"{}"),
+        (layout.SLOTS, b'{"number":3}'),
+        (layout.slot_path(1), b"{}"),
     ],
 )
 def test_a_node_that_cannot_be_read_is_named(path, value):

@@ -6,9 +6,11 @@ import pytest
 import trio
 
 from trioq.controller.takeover import take_over_alone
-from trioq.metastore import layout, store
+from trioq.metastore import feed, layout, store
 from trioq.metastore.bootstrap import ensure_cluster
 from trioq.metastore.embedded import open_embedded
+from trioq.metastore.feed import ImageFollower
+from trioq.metastore.image import SlotImage
 from trioq.metastore.layout import CorruptNode, Slots, SlotState
 from trioq.metastore.store import Check
 from trioq.metastore.write_chain import Deposed, FencedChain
@@ -73,7 +75,7 @@ async def test_brokers_that_create_the_slots_at_once_agree(metastore):
 async def test_many_slots_are_created_in_steps(metastore):
     await ensure_cluster(metastore, slots=700)
     await take_over_alone(metastore, 1, 0)
-    assert (await metastore.get("/slots/699")).value == SlotState(1).encode()
+    assert (await metastore.get("/slots/699")).value == SlotState(1, 0).encode()
 
 
 async def test_safety_7_taking_over_gives_every_slot_a_new_epoch(metastore):
@@ -86,9 +88,49 @@ async def test_safety_7_taking_over_gives_every_slot_a_new_epoch(metastore):
     await metastore.delete(layout.CONTROLLER_LEADER, 0)
     await take_over_alone(metastore, 7, 1)
     nodes = await metastore.get_many([layout.slot_path(slot) for slot in range(3)])
-    assert nodes == [store.Node(SlotState(7).encode(), 2)] * 3
+    assert nodes == [store.Node(SlotState(7, 1).encode(), 2)] * 3
     with pytest.raises(Deposed):
         await old.write([])
+
+
+async def test_slots_of_a_version_without_broker_epochs_are_taken_over(metastore):
+    await ensure_cluster(metastore, slots=2)
+    for slot in range(2):
+        await metastore.set(layout.slot_path(slot), b'{"leader":1}', 0)
+    follower = ImageFollower(metastore)
+    await follower.load()
+    assert follower.image.slots == (SlotImage(1, -1, 1),) * 2
+    await take_over_alone(metastore, 1, 6)
+    await follower.catch_up()
+    assert follower.image.slots == (SlotImage(1, 6, 2),) * 2
+
+
+async def test_a_change_of_a_slot_is_told_by_the_feed_and_what_is_below_it_is_not(metastore):
+    await ensure_cluster(metastore, slots=3)
+    follower = ImageFollower(metastore)
+    await follower.load()
+    assert follower.image.slots == (SlotImage(-1, -1, 0),) * 3
+    before = follower.image
+    write = store.Set(layout.slot_path(1), SlotState(4, 2).encode(), 0)
+    await metastore.multi(feed.with_entry([write]))
+    await follower.catch_up()
+    assert follower.image.slots == (SlotImage(-1, -1, 0), SlotImage(4, 2, 1), SlotImage(-1, -1, 0))
+    assert follower.image.topics is before.topics
+    below = [
+        store.Set(layout.slot_seq_path(1), b"x", 0),
+        store.Create(f"{layout.slot_groups_path(1)}/g", b""),
+    ]
+    assert feed.with_entry(below) == below
+    await follower.load()
+    assert follower.image.slots[1] == SlotImage(4, 2, 1)
+
+
+async def test_an_image_names_a_slot_that_is_missing(metastore):
+    await ensure_cluster(metastore, slots=2)
+    for below in sorted(await metastore.read_tree("/slots/1"), reverse=True):
+        await metastore.delete(below, store.ANY_VERSION)
+    with pytest.raises(CorruptNode, match="/slots/1"):
+        await ImageFollower(metastore).load()
 
 
 @pytest.mark.parametrize("path", ["/slots", "/slots/1"])

@@ -40,7 +40,7 @@ async def take_over_alone(
     ]
     changes = [
         *_changes(tree, broker_id, broker_epoch),
-        *await _slot_claims(metastore, broker_id),
+        *await _slot_claims(metastore, broker_id, broker_epoch),
     ]
     groups += [changes[start : start + _GROUP] for start in range(0, len(changes), _GROUP)]
     groups.append((feed.reload_entry(),))
@@ -62,14 +62,16 @@ def _changes(
             yield store.Set(path, state.encode(), node.version)
 
 
-async def _slot_claims(metastore: store.Metastore, broker_id: int) -> list[store.Operation]:
+async def _slot_claims(
+    metastore: store.Metastore, broker_id: int, broker_epoch: int
+) -> list[store.Operation]:
     """Become the leader of every slot: a new version of its node is the next slot epoch."""
     (node,) = await metastore.get_many((layout.SLOTS,))
     if node is None:
         raise CorruptNode(layout.SLOTS, "it is missing")
     slots = layout.decode_node(layout.SLOTS, node.value, layout.Slots.of)
     paths = [layout.slot_path(slot) for slot in range(slots.number)]
-    claim = layout.SlotState(broker_id).encode()
+    claim = layout.SlotState(broker_id, broker_epoch).encode()
     claims: list[store.Operation] = []
     for path, held in zip(paths, await metastore.get_many(paths), strict=True):
         if held is None:

@@ -188,10 +188,25 @@ class ImageFollower:
         for top in (layout.TOPIC_IDS, layout.BROKER_CONFIGS, layout.CLUSTER):
             tree |= await self._metastore.read_tree(top)
         tree[layout.CONTROLLER_EPOCH] = await self._metastore.get(layout.CONTROLLER_EPOCH)
+        tree |= await self._read_slots()
         entries = await self._read_entries(position)
         if entries is None:
             return None
         return ClusterImage.load(tree, entries, brokers, position)
+
+    async def _read_slots(self) -> dict[str, store.Node]:
+        """The states of the slots, without the groups that are below them."""
+        (node,) = await self._metastore.get_many((layout.SLOTS,))
+        if node is None or not node.value:
+            return {}
+        number = layout.decode_node(layout.SLOTS, node.value, layout.Slots.of).number
+        tree = {layout.SLOTS: node}
+        paths = [layout.slot_path(slot) for slot in range(number)]
+        for path, held in zip(paths, await self._metastore.get_many(paths), strict=True):
+            if held is None:
+                raise layout.CorruptNode(path, "it is missing")
+            tree[path] = held
+        return tree
 
     async def catch_up(self) -> None:
         """Apply the entries that are there now; load anew where some are gone."""

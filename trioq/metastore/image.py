@@ -23,6 +23,7 @@ BrokerImage = layout.BrokerRegistration
 _INTERNAL_TOPICS: Final = frozenset({"__consumer_offsets", "__transaction_state"})
 _TOPIC_DEPTH: Final = 5
 _PARTITION_DEPTH: Final = 6
+_SLOT_DEPTH: Final = 3
 
 
 class Change(NamedTuple):
@@ -34,6 +35,14 @@ class Change(NamedTuple):
     path: str
     version: int
     data: Any
+
+
+class SlotImage(NamedTuple):
+    """A coordination slot: its leader (-1: never had one), in which broker epoch, slot epoch."""
+
+    leader: int = -1
+    broker_epoch: int = -1
+    epoch: int = -1
 
 
 class FeedEntry(NamedTuple):
@@ -88,9 +97,10 @@ class _Parts:
 
 @dataclass(frozen=True, slots=True)
 class ClusterImage:
-    """Topics, partitions, brokers and configs at feed position `position`.
+    """Topics, partitions, brokers, configs and slots at feed position `position`.
 
-    `broker_configs` is by resource name; "" holds what applies to all brokers.
+    `broker_configs` is by resource name; "" holds what applies to all brokers. `slots` are
+    the coordination slots by number.
     `controller_id` is -1 while there never was a controller.
     """
 
@@ -101,6 +111,7 @@ class ClusterImage:
     topics_by_id: Mapping[TopicId, TopicImage] = field(default_factory=dict)
     brokers: Mapping[int, BrokerImage] = field(default_factory=dict)
     broker_configs: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    slots: tuple[SlotImage, ...] = ()
     position: int = -1
     _drafts: Mapping[TopicId, _Parts] = field(default_factory=dict, compare=False)
     _config_versions: Mapping[str, int] = field(default_factory=dict, compare=False)
@@ -164,6 +175,8 @@ def is_in_image(path: str) -> bool:
     """Whether the node at `path` is part of the image, so that its changes go to the feed."""
     if path.startswith(layout.TOPIC_IDS):
         return path.count("/") >= _TOPIC_DEPTH - 1
+    if path.startswith(layout.SLOTS):
+        return path.count("/") < _SLOT_DEPTH
     return path in {layout.CLUSTER, layout.CONTROLLER_EPOCH} or path.startswith(
         layout.BROKER_CONFIGS + "/"
     )
@@ -177,6 +190,8 @@ class _Builder:
         self._touched: dict[TopicId, _Parts] = {}
         self._position = image.position
         self._other: dict[str, Any] = {}
+        self._slots: dict[int, SlotImage] = {}
+        self._slot_count = len(image.slots)
 
     def put_entries(self, entries: Iterable[FeedEntry]) -> None:
         for entry in entries:
@@ -196,6 +211,8 @@ class _Builder:
                     elected = layout.ControllerEpoch.of(change.data)
                     self._other["controller_id"] = elected.controller_id
                     self._other["controller_epoch"] = change.version
+            elif change.path.startswith(layout.SLOTS):
+                self._put_slot(change)
             elif change.path == layout.CLUSTER:
                 self._other["cluster_id"] = layout.ClusterId.of(change.data).cluster_id
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -233,6 +250,17 @@ class _Builder:
             versions[name] = change.version
             configs[name] = layout.BrokerConfig.of(change.data).config
 
+    def _put_slot(self, change: Change) -> None:
+        if change.path == layout.SLOTS:
+            self._slot_count = layout.Slots.of(change.data).number
+            return
+        number = int(change.path.rpartition("/")[2])
+        held = self._slots.get(number)
+        if held is None and number < len(self._image.slots):
+            held = self._image.slots[number]
+        if held is None or change.version >= held.epoch:
+            self._slots[number] = SlotImage(*layout.SlotState.of(change.data), change.version)
+
     def _parts(self, topic_id: TopicId) -> _Parts:
         parts = self._touched.get(topic_id)
         if parts is None:
@@ -267,4 +295,9 @@ class _Builder:
                 else:
                     drafts.pop(topic_id, None)
             self._other |= {"topics": topics, "topics_by_id": by_id, "_drafts": drafts}
+        if self._slots:
+            slots = dict(enumerate(image.slots)) | self._slots
+            self._other["slots"] = tuple(
+                slots.get(number, SlotImage()) for number in range(self._slot_count)
+            )
         return replace(image, position=self._position, **self._other)

@@ -338,16 +338,21 @@ class Slots(NamedTuple):
 
 
 class SlotState(NamedTuple):
-    """Who leads a slot; -1 before anybody did. This node's version is the slot epoch."""
+    """Who leads a slot; -1 before anybody did. This node's version is the slot epoch.
+
+    `broker_epoch` is that of the leader: a broker leads only by a state that names the epoch
+    in which it is registered (SAFETY rule 6). States of earlier versions of trioq have none.
+    """
 
     leader: int
+    broker_epoch: int = -1
 
     def encode(self) -> bytes:
-        return encode_json({"leader": self.leader}).encode()
+        return encode_json(self._asdict()).encode()
 
     @classmethod
     def of(cls, data: Any) -> SlotState:
-        return cls(data["leader"])
+        return cls(data["leader"], data.get("broker_epoch", -1))
 
 
 def slot_path(slot: int) -> str:
