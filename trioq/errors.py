@@ -8,6 +8,7 @@
     │ ├ EncodeError                 a value that a message cannot carry in its version (trioq.wire)
     │ ├ ConfigError                 a key or value of the configuration is wrong
     │ ├ StartupError                the broker refuses to start (lock held, foreign data dir, ...)
+    │ ├ PeerUnreachable             another broker gave no answer that makes sense
     │ ├ ClientError                 the client's own: ConnectionFailed, BufferFull, ...
     │ └ MetastoreError              see trioq.metastore.store for its branches
     └ AssertionError
@@ -39,6 +40,13 @@ class ConfigError(TrioqError):
 
 class StartupError(TrioqError):
     """The broker refuses to start; the message says what happened, where, and what to do."""
+
+
+class PeerUnreachable(TrioqError):
+    """Another broker gave no answer, or none that makes sense; the message names it and says why.
+
+    What it was asked for may have been done all the same.
+    """
 
 
 class MetastoreError(TrioqError):

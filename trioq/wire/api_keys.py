@@ -138,3 +138,10 @@ APIS: Final[Mapping[int, Api]] = dict(
     )
 )
 """Every API that is served, by its key."""
+
+
+@functools.cache
+def request_api(request_class: type[Message]) -> Api:
+    """The row of the API that `request_class` belongs to; raises KeyError where there is none."""
+    name = request_class.__name__.removesuffix("Request")
+    return {api.name: api for api in APIS.values()}[name]

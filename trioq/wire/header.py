@@ -87,3 +87,23 @@ def response_header(api_key: int, api_version: int, correlation_id: int) -> byte
     """The header in front of a response body; `api_key` is one of the table."""
     header = _CORRELATION_ID.pack(correlation_id)
     return header + b"\0" if api_version >= _TAGGED_FROM[api_key] else header
+
+
+def response_body_position(
+    api_key: int, api_version: int, buf: memoryview, start: int, end: int
+) -> int:
+    """Where the body starts in the response frame buf[start:end] (without its length).
+
+    Raises:
+        ProtocolViolation: the frame is too short for its header.
+
+    """
+    position = start + _CORRELATION_ID.size
+    try:
+        if api_version >= _TAGGED_FROM[api_key]:
+            position = _skip_tagged_fields(buf[:end], position, end)
+    except (IndexError, MalformedError) as error:
+        raise ProtocolViolation(f"response header: {error or 'cut off'}") from error
+    if position > end:
+        raise ProtocolViolation(f"response header cut off: {end - start} bytes")
+    return position
