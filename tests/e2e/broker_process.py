@@ -64,6 +64,11 @@ class BrokerProcess:
 
     def start(self) -> BrokerProcess:
         """Start the process and wait for its ready line."""
+        self.launch()
+        return self.wait_ready()
+
+    def launch(self) -> None:
+        """Start the process; `wait_ready` for it to serve."""
         assert self._process is None, "the broker runs already"
         self.data_dir.parent.mkdir(parents=True, exist_ok=True)
         with self.log_path.open("ab") as log:
@@ -75,6 +80,9 @@ class BrokerProcess:
                 env={**os.environ, **self.environment},
             )
         self.stdout = b""
+
+    def wait_ready(self) -> BrokerProcess:
+        """Wait for the ready line of the process that was launched."""
         line = self._first_line()
         match = READY.fullmatch(line)
         if match is None:

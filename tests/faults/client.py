@@ -47,6 +47,7 @@ VERSIONS = {
     ApiKey.DELETE_TOPICS: 6,
     ApiKey.DELETE_RECORDS: 2,
     ApiKey.API_VERSIONS: 3,
+    ApiKey.FIND_COORDINATOR: 4,
 }
 
 

@@ -28,6 +28,7 @@ class Ports(NamedTuple):
     client: int
     quorum: int
     election: int
+    host: str = "127.0.0.1"
 
 
 def missing() -> str:
@@ -54,7 +55,10 @@ def _state(task: Path) -> str:
 
 
 class ZooKeeperServer:
-    """One server process with a directory of its own; it can be stopped, killed and started."""
+    """One server process with a directory of its own; it can be stopped, killed and started.
+
+    `prefix` are the words before its command, such as those that run it in another namespace.
+    """
 
     def __init__(
         self,
@@ -66,11 +70,13 @@ class ZooKeeperServer:
         settings: Sequence[str] = (),
         java_options: Sequence[str] = (),
         with_netty: bool = False,
+        prefix: Sequence[str] = (),
     ) -> None:
         self.directory = directory
         self.ports = ports
         self._java_options = list(java_options)
         self._with_netty = with_netty
+        self._prefix = list(prefix)
         self._process: subprocess.Popen[bytes] | None = None
         data = directory / "data"
         data.mkdir(parents=True, exist_ok=True)
@@ -78,7 +84,7 @@ class ZooKeeperServer:
             f"tickTime={TICK_MS}",
             f"dataDir={data}",
             f"clientPort={ports.client}",
-            "clientPortAddress=127.0.0.1",
+            f"clientPortAddress={ports.host}",
             "admin.enableServer=false",
             "4lw.commands.whitelist=*",
             "maxClientCnxns=0",
@@ -89,18 +95,27 @@ class ZooKeeperServer:
             (data / "myid").write_text(f"{number}\n")
             lines += ["initLimit=20", "syncLimit=10"]
             lines += [
-                f"server.{n}=127.0.0.1:{one.quorum}:{one.election}" for n, one in ensemble.items()
+                f"server.{n}={one.host}:{one.quorum}:{one.election}" for n, one in ensemble.items()
             ]
         self._config = directory / "zoo.cfg"
         self._config.write_text("\n".join(lines) + "\n")
 
     @property
     def address(self) -> str:
-        return f"127.0.0.1:{self.ports.client}"
+        return f"{self.ports.host}:{self.ports.client}"
 
     @property
     def log_path(self) -> Path:
         return self.directory / "server.log"
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def leads(self) -> bool:
+        """Whether it is the ensemble's leader."""
+        return "Mode: leader" in self.ask("srvr")
 
     def launch(self) -> None:
         """Start the process; `wait` for it to serve."""
@@ -110,6 +125,7 @@ class ZooKeeperServer:
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 [
+                    *self._prefix,
                     *("java", "-Xmx256m", "-XX:+UseSerialGC", *self._java_options),
                     *("-cp", ":".join(classes)),
                     "org.apache.zookeeper.server.quorum.QuorumPeerMain",
@@ -138,7 +154,7 @@ class ZooKeeperServer:
     def ask(self, word: str) -> str:
         """The answer to one of the four-letter words; empty while nobody answers."""
         try:
-            with socket.create_connection(("127.0.0.1", self.ports.client), 5) as connection:
+            with socket.create_connection((self.ports.host, self.ports.client), 5) as connection:
                 connection.sendall(word.encode())
                 answer = b""
                 while piece := connection.recv(4096):

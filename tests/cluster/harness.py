@@ -1,0 +1,437 @@
+"""Real clusters: `trioq serve` processes around real ZooKeeper servers, to be broken and mended.
+
+    with running(tmp_path) as cluster:
+        cluster.create("orders", partitions=3)
+        cluster.kill(cluster.leader("orders"))
+        cluster.until_whole("orders")
+
+With a `Network` every process has a namespace of its own; else each broker has a loopback address
+of its own where there are such (Linux), so that nobody else answers between two lives.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.cluster.network import Host, Network
+from tests.e2e.broker_process import BrokerFailedError, BrokerProcess
+from tests.faults.client import Client
+from tests.faults.faulty_broker import FaultyBroker
+from tests.zookeeper.server import Ports, ZooKeeperServer, free_ports, missing
+from trioq.wire.api_keys import ApiKey
+from trioq.wire.messages.create_topics import (
+    CreateTopicsRequest,
+    CreateTopicsRequestConfig,
+    CreateTopicsRequestTopic,
+)
+from trioq.wire.messages.find_coordinator import FindCoordinatorRequest
+from trioq.wire.messages.metadata import MetadataRequest, MetadataRequestTopic
+
+SESSION_TIMEOUT_S = 3.0
+PATIENCE_S = 60.0
+POLL_S = 0.02
+ASK_TIMEOUT_S = 5.0
+LEADER_NOT_AVAILABLE = -1
+TOPIC_ALREADY_EXISTS = 36
+
+SETTINGS = {
+    "zookeeper.session.timeout.ms": str(int(SESSION_TIMEOUT_S * 1000)),
+    "default.replication.factor": "3",
+    "replica.lag.time.max.ms": "2000",
+    "replica.fetch.wait.max.ms": "200",
+    "controlled.shutdown.max.wait.ms": "5000",
+    "group.initial.rebalance.delay.ms": "0",
+    "group.min.session.timeout.ms": "500",
+    "log.segment.delete.delay.ms": "0",
+}
+"""Settings with which a failure is seen in seconds."""
+
+_numbers = itertools.count(1)
+running_clusters: list[Cluster] = []
+"""Those whose logs are shown when a test fails."""
+
+
+class PartitionView(NamedTuple):
+    """A partition as a broker's metadata has it."""
+
+    leader: int
+    leader_epoch: int
+    replicas: tuple[int, ...]
+    isr: frozenset[int]
+
+
+class View(NamedTuple):
+    """What one broker says of the cluster; partitions by topic and number."""
+
+    controller: int
+    brokers: frozenset[int]
+    partitions: Mapping[tuple[str, int], PartitionView]
+
+
+class ClusterBroker(FaultyBroker):
+    """One broker of a cluster; only a `bent` one has the disk and the clock of FaultyBroker."""
+
+    def __init__(
+        self,
+        directory: Path,
+        number: int,
+        metastore: str,
+        *,
+        address: str,
+        prefix: Sequence[str] = (),
+        settings: Mapping[str, str],
+        bent: bool = False,
+        data_dirs: Sequence[Path] = (),
+    ) -> None:
+        super().__init__(
+            directory,
+            data_dirs=data_dirs,
+            settings=settings,
+            listen=f"{address}:0",
+            arguments=("--node-id", str(number), "--metastore", metastore),
+        )
+        self.number = number
+        self.bent = bent
+        self.is_paused = False
+        self._prefix = list(prefix)
+
+    def command(self) -> list[str]:
+        plain = super().command() if self.bent else self._plain_command()
+        return [*self._prefix, *plain]
+
+    def _plain_command(self) -> list[str]:
+        command = BrokerProcess.command(self)
+        at = command.index("--data-dir")
+        dirs = [word for path in self.data_dirs for word in ("--data-dir", str(path))]
+        return [*command[:at], *dirs, *command[at + 2 :]]
+
+    @property
+    def is_up(self) -> bool:
+        """It runs, and was not stopped by SIGSTOP."""
+        return self.running and not self.is_paused
+
+    def pause(self) -> None:
+        """SIGSTOP: it neither works nor ends its connections."""
+        self.signal(signal.SIGSTOP)
+        self.is_paused = True
+
+    def resume(self) -> None:
+        self.signal(signal.SIGCONT)
+        self.is_paused = False
+
+    def kill9(self) -> None:
+        super().kill9()
+        self.is_paused = False
+
+
+class Cluster:
+    """Brokers 1 to N and the ZooKeeper servers that they share; every wait has a limit."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        brokers: int = 3,
+        zookeepers: int = 1,
+        settings: Mapping[str, str] | None = None,
+        network: Network | None = None,
+        bent: bool = False,
+        data_dirs: Mapping[int, Sequence[Path]] | None = None,
+    ) -> None:
+        self.directory = directory
+        self.network = network
+        self.hosts: dict[int, Host] = {}
+        """Where each broker is, in the network."""
+
+        self.zookeeper_hosts: list[Host] = []
+        self.zookeepers = self._zookeepers(zookeepers)
+        ensemble = ",".join(one.address for one in self.zookeepers)
+        self.metastore = f"zookeeper://{ensemble}/trioq"
+        self.settings = {**SETTINGS, **(settings or {})}
+        self.brokers: dict[int, ClusterBroker] = {}
+        self._base = f"127.{64 + os.getpid() % 128}.{next(_numbers) % 256}"
+        for number in range(1, brokers + 1):
+            dirs = (data_dirs or {}).get(number, ())
+            self.add(number, bent=bent, data_dirs=dirs)
+
+    def _zookeepers(self, count: int) -> list[ZooKeeperServer]:
+        if self.network is None:
+            flat = free_ports(3 * count)
+            ports = [Ports(*flat[3 * n : 3 * n + 3]) for n in range(count)]
+        else:
+            self.zookeeper_hosts = [self.network.add() for _ in range(count)]
+            ports = [Ports(2181, 2888, 3888, host.address) for host in self.zookeeper_hosts]
+        prefixes = [host.prefix for host in self.zookeeper_hosts] or [[]] * count
+        everybody = dict(enumerate(ports, 1)) if count > 1 else None
+        return [
+            ZooKeeperServer(
+                self.directory / f"zookeeper-{number}",
+                its_ports,
+                number=number,
+                ensemble=everybody,
+                prefix=prefixes[number - 1],
+                java_options=("-XX:TieredStopAtLevel=1",),
+            )
+            for number, its_ports in enumerate(ports, 1)
+        ]
+
+    def add(
+        self,
+        number: int,
+        *,
+        directory: str | None = None,
+        bent: bool = False,
+        data_dirs: Sequence[Path] = (),
+        settings: Mapping[str, str] | None = None,
+    ) -> ClusterBroker:
+        """A further broker, not started; it stands for `number` from now on."""
+        if self.network is None:
+            address = f"{self._base}.{number}" if sys.platform == "linux" else "127.0.0.1"
+            prefix: Sequence[str] = ()
+        else:
+            host = self.hosts[number] = self.network.add()
+            address, prefix = host.address, host.prefix
+        broker = ClusterBroker(
+            self.directory / (directory or f"broker-{number}"),
+            number,
+            self.metastore,
+            address=address,
+            prefix=prefix,
+            settings={**self.settings, **(settings or {})},
+            bent=bent,
+            data_dirs=data_dirs,
+        )
+        self.brokers[number] = broker
+        return broker
+
+    # ---- life
+
+    def start(self) -> Cluster:
+        """Start everything, and wait until all brokers know each other."""
+        for server in self.zookeepers:
+            server.launch()
+        for server in self.zookeepers:
+            server.wait()
+        self.start_brokers()
+        return self
+
+    def start_brokers(self, *numbers: int) -> None:
+        """Start these, or all that do not run, at the same time; wait until all know them."""
+        chosen = [self.brokers[n] for n in numbers or self.brokers if not self.brokers[n].running]
+        for broker in chosen:
+            broker.launch()
+        for broker in chosen:
+            broker.wait_ready()
+        self.until_known()
+
+    def until_known(self) -> None:
+        """Wait until every broker that is up knows all that are up, and a controller of them."""
+
+        def known() -> bool:
+            up = self.up()
+            views = [self.view(asked=number) for number in up]
+            return all(one.brokers >= set(up) and one.controller in up for one in views)
+
+        self.until(known, "every broker knows every other")
+
+    def kill(self, *numbers: int) -> None:
+        """kill -9 of these at once."""
+        for number in numbers:
+            self.brokers[number].signal(signal.SIGKILL)
+        for number in numbers:
+            self.brokers[number].kill9()
+
+    def up(self) -> list[int]:
+        return [number for number, broker in self.brokers.items() if broker.is_up]
+
+    def mend(self) -> None:
+        """End every fault: the network passes, everything runs and knows the others."""
+        if self.network is not None:
+            self.network.heal()
+        for server in self.zookeepers:
+            if server.running:
+                server.go_on()
+            else:
+                server.launch()
+        for server in self.zookeepers:
+            server.wait()
+        for broker in self.brokers.values():
+            broker.heal()
+            if broker.is_paused:
+                broker.resume()
+        self.start_brokers()
+
+    def close(self) -> None:
+        """Kill everything that runs."""
+        for broker in self.brokers.values():
+            broker.kill9()
+        for server in self.zookeepers:
+            server.kill()
+
+    # ---- what it says
+
+    @property
+    def bootstrap(self) -> str:
+        """The addresses of all brokers that were ever started."""
+        return ",".join(one.address for one in self.brokers.values() if one.ready_lines)
+
+    @contextlib.contextmanager
+    def client(
+        self, number: int | None = None, *, timeout_s: float = ASK_TIMEOUT_S
+    ) -> Iterator[Client]:
+        """A connection to this broker, or to any that is up."""
+        broker = self.brokers[self.up()[0] if number is None else number]
+        with Client((broker.host, broker.port), timeout_s=timeout_s) as client:
+            yield client
+
+    def view(self, *topics: str, asked: int | None = None) -> View:
+        """The cluster in the eyes of one broker. Raises OSError when it does not answer."""
+        named = [MetadataRequestTopic(name=name) for name in topics]
+        message = MetadataRequest(topics=named, allow_auto_topic_creation=False)
+        with self.client(asked) as client:
+            answer = client.call(ApiKey.METADATA, message)
+        return View(
+            answer.controller_id,
+            frozenset(one.node_id for one in answer.brokers),
+            {
+                (topic.name, one.partition_index): PartitionView(
+                    one.leader_id,
+                    one.leader_epoch,
+                    tuple(one.replica_nodes),
+                    frozenset(one.isr_nodes),
+                )
+                for topic in answer.topics
+                for one in topic.partitions
+            },
+        )
+
+    def partition(self, topic: str, number: int = 0, *, asked: int | None = None) -> PartitionView:
+        return self.view(topic, asked=asked).partitions[topic, number]
+
+    def leader(self, topic: str, number: int = 0) -> int:
+        """The partition's leader, once there is one that is up."""
+        return self.until(
+            lambda: leader if (leader := self.partition(topic, number).leader) in self.up() else 0,
+            f"{topic}-{number} has a leader",
+        )
+
+    def followers(self, topic: str, number: int = 0) -> list[int]:
+        found = self.partition(topic, number)
+        return [one for one in found.replicas if one != found.leader]
+
+    def controller(self) -> int:
+        """The controller, once there is one that is up."""
+        return self.until(
+            lambda: found if (found := self.view().controller) in self.up() else 0,
+            "there is a controller",
+        )
+
+    def coordinator(self, group: str) -> int:
+        """The group's coordinator, once there is one that is up."""
+
+        def found() -> int:
+            message = FindCoordinatorRequest(key_type=0, coordinator_keys=[group])
+            with self.client() as client:
+                (answer,) = client.call(ApiKey.FIND_COORDINATOR, message).coordinators
+            is_there = answer.error_code == 0 and answer.node_id in self.up()
+            return answer.node_id if is_there else 0
+
+        return self.until(found, f"group {group} has a coordinator")
+
+    def until(
+        self, what_is: Callable[[], int], what: str, *, patience_s: float = PATIENCE_S
+    ) -> int:
+        """The first true result; brokers that do not answer are asked again."""
+        deadline = time.monotonic() + patience_s
+        problem: OSError | AssertionError | None = None
+        while time.monotonic() < deadline:
+            try:
+                if found := what_is():
+                    return found
+                problem = None
+            except OSError as error:
+                problem = error
+            time.sleep(POLL_S)
+        raise AssertionError(f"it did not come in {patience_s:.0f} s: {what} ({problem})")
+
+    # ---- topics
+
+    def create(self, topic: str, partitions: int = 1, *, replicas: int = 3, **config: str) -> None:
+        """Create a topic through any broker; returns when all that are up lead it."""
+        configs = [
+            CreateTopicsRequestConfig(name=name.replace("_", "."), value=value)
+            for name, value in config.items()
+        ]
+        message = CreateTopicsRequest(
+            topics=[
+                CreateTopicsRequestTopic(
+                    name=topic,
+                    num_partitions=partitions,
+                    replication_factor=replicas,
+                    configs=configs,
+                )
+            ],
+            timeout_ms=10_000,
+        )
+        with self.client(timeout_s=15) as client:
+            (answer,) = client.call(ApiKey.CREATE_TOPICS, message).topics
+        assert answer.error_code == 0, answer
+        self.until_whole(topic, partitions)
+
+    def until_whole(self, topic: str, partitions: int = 1) -> None:
+        """Wait until every broker that is up sees a leader and the whole ISR everywhere."""
+
+        def whole() -> bool:
+            for number in self.up():
+                found = self.view(topic, asked=number).partitions
+                if len(found) != partitions:
+                    return False
+                for one in found.values():
+                    if one.leader not in self.up() or one.isr != frozenset(one.replicas):
+                        return False
+            return True
+
+        self.until(whole, f"{topic} is led everywhere, with a whole ISR")
+
+    def problems(self) -> list[str]:
+        """Lines of level error, tracebacks and warnings of the interpreter, of all brokers."""
+        return [
+            f"broker {number}: {line}"
+            for number, broker in self.brokers.items()
+            for line in broker.problems()
+        ]
+
+
+@contextlib.contextmanager
+def running(directory: Path, **arguments: object) -> Iterator[Cluster]:
+    """A cluster that runs; everything is killed in the end. Skips where there is no ZooKeeper."""
+    if reason := missing():
+        pytest.skip(reason)
+    cluster = Cluster(directory, **arguments)  # type: ignore[arg-type]
+    running_clusters.append(cluster)
+    try:
+        yield cluster.start()
+    finally:
+        cluster.close()
+        running_clusters.remove(cluster)
+
+
+__all__ = [
+    "BrokerFailedError",
+    "Cluster",
+    "ClusterBroker",
+    "PartitionView",
+    "View",
+    "running",
+    "running_clusters",
+]
