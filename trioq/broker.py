@@ -163,6 +163,7 @@ class Broker:
             chain = await take_over_alone(
                 metastore, registration.broker_id, registration.broker_epoch
             )
+            partitions.use_broker_epoch(registration.broker_epoch)
             await groups.slots.read(registration.broker_id)
         except BaseException:
             server.close_listeners()

@@ -88,6 +88,7 @@ class Rig:
             where = TopicPartition(TOPIC, number)
             log = self.dirs.log(where, TOPIC_ID, topic_config)
             partition = Partition(where, TOPIC_ID, log, topic_config, BROKER)
+            partition.use_broker_epoch(0)
             partition.apply_state(PartitionState(1, 0, (1,), (0,), (1,), partition_epoch=0))
             self.partitions[TOPIC, number] = partition
         self.clock = Clock()

@@ -71,6 +71,7 @@ class World:
         config = TopicConfig.of(BROKER, names)
         log = self.dirs.log(TP, TOPIC_ID, config)
         self.partition = Partition(TP, TOPIC_ID, log, config, BROKER)
+        self.partition.use_broker_epoch(0)
         self.partition.apply_state(state())
 
     def append(self, data: bytearray, *, acks: int = 1, waiter=None, index: int = 0):

@@ -29,7 +29,7 @@ cdef enum:
     NO_SESSION = -1
     NONE = -1
     LONGEST_HEAD = 128      # without the topic's name
-    TICKS_PER_S = 100       # how often polls may end; see handlers/fetch.py
+    TICKS_PER_S = 100       # how often polls may end; see server/waiting_fetch.py
     LEAST_WAIT_MS = 100
     MOST_WAIT_MS = 60000
 
@@ -238,7 +238,9 @@ cdef class FetchLane:
         c.end = end
         if c.end - c.p < 17 + 8 * (version >= FIRST_WITH_SESSIONS):
             return False
-        max_wait_ms = load_i32(c.p + 4)                 # after the replica id
+        if load_i32(c.p) >= 0:                          # a follower
+            return False
+        max_wait_ms = load_i32(c.p + 4)
         min_bytes = load_i32(c.p + 8)
         max_bytes = load_i32(c.p + 12)
         isolation = c.p[16]

@@ -49,6 +49,7 @@ cdef enum:
     FIRST_WITH_LEADER_EPOCH = 4
     READ_UNCOMMITTED = 0
     LATEST = -1
+    NO_REPLICA = -1
     METADATA = 3
     METADATA_FLEXIBLE = 9
     HEARTBEAT = 12
@@ -270,7 +271,9 @@ cdef class RequestLane:
         c.end = end
         if c.end - c.p < 5:
             return False
-        c.p += 4                                        # replica id
+        if load_i32(c.p) != NO_REPLICA:
+            return False
+        c.p += 4
         if version >= FIRST_WITH_ISOLATION:
             if c.p[0] != READ_UNCOMMITTED:
                 return False

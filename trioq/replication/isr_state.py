@@ -1,59 +1,303 @@
 """Which replicas count: the in-sync replicas of one partition and its high watermark.
 
-Pure: no I/O, no clock; offsets and times are arguments.
+Pure: no I/O, no clock; offsets and times are arguments. The rules named are SAFETY's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING
 
 from trioq.errors import BrokerBug
+
+if TYPE_CHECKING:
+    from trioq.metastore.layout import PartitionState
+
+LAG_BY_MESSAGES_S = 5.0
+"""So long on end a replica must be behind by too many messages before it counts as out of sync."""
+
+
+class Follower:
+    """What the leader knows of another replica, from its fetches of this term."""
+
+    __slots__ = (
+        "broker_epoch",
+        "caught_up_s",
+        "counted_epoch",
+        "end_offset",
+        "fetched_s",
+        "leader_end_offset",
+        "over_since_s",
+    )
+
+    def __init__(self, now_s: float) -> None:
+        self.broker_epoch = -1
+        """That of its last fetch; -1 before the first."""
+        self.counted_epoch = -1
+        """That in which it is a member of the ISR, or proposed as one; -1 if it is not."""
+        self.end_offset = 0
+        self.caught_up_s = now_s
+        """When it last held everything that the leader held then."""
+        self.fetched_s = now_s
+        self.leader_end_offset = -1
+        """The leader's end at its last fetch."""
+        self.over_since_s: float | None = None
+
+    @property
+    def counted_end_offset(self) -> int:
+        """How far it holds everything, as far as its fetches in the counted epoch tell."""
+        return self.end_offset if self.broker_epoch == self.counted_epoch else 0
 
 
 class IsrState:
     """In-sync replicas of a partition led here, with the position each has reached.
 
-    The high watermark is the minimum position over the committed ISR and, while a change
-    of it is undecided, over the proposed ISR too (SAFETY rule 8). A position is what the
-    acknowledgement may rest on: the written end, or the synced end with
-    flush.policy=commit. Owned by its Partition; not shared between tasks.
+    The high watermark is the minimum position over the committed ISR and, while changes of it
+    are undecided, over every proposed ISR too (rule 8). A position is what the acknowledgement
+    may rest on: the written end, or the synced end with flush.policy=commit (rule 2); it counts
+    only if it was stated in the broker epoch that the ISR names (rule 6).
+
+    Lives for one term; owned by its Partition, not shared between tasks.
     """
 
-    __slots__ = ("_ends", "committed", "local_id", "proposed")
+    __slots__ = (
+        "_counted",
+        "_followers",
+        "_proposed_epochs",
+        "_proposed_over",
+        "committed",
+        "is_alone",
+        "least",
+        "local_id",
+        "start_offset",
+        "state",
+    )
 
-    def __init__(self, local_id: int, committed: Iterable[int]) -> None:
+    def __init__(
+        self, local_id: int, state: PartitionState, *, start_offset: int = 0, now_s: float = 0.0
+    ) -> None:
+        """A term begins, with the metastore's `state`.
+
+        Args:
+            state: names `local_id` as the leader.
+            start_offset: where the leader's log ended when its term began.
+            now_s: the time, on the clock that later times are on.
+        """
         self.local_id = local_id
-        self.committed = frozenset(committed)
-        self.proposed: frozenset[int] | None = None
-        self._ends: dict[int, int] = {}
-        if local_id not in self.committed:
-            raise BrokerBug(f"leader {local_id} is not in the ISR {sorted(self.committed)}")
+        self.start_offset = start_offset
+        self.least = 1
+        """The high watermark rests while fewer than these are in sync (rule 9)."""
+        self._proposed_epochs: dict[int, int] | None = None
+        self._proposed_over = -1
+        self._followers: dict[int, Follower] = {}
+        self.decide(state, now_s)
+
+    # ---- who counts ----
+
+    def decide(self, state: PartitionState, now_s: float) -> None:
+        """The metastore's state is known: proposals over an earlier one are decided by it."""
+        if self.local_id not in state.isr:
+            raise BrokerBug(f"leader {self.local_id} is not in the ISR {sorted(state.isr)}")
+        self.state = state
+        self.committed = frozenset(state.isr)
+        if state.partition_epoch > self._proposed_over:
+            self._proposed_epochs = None
+        for replica in list(self._followers):
+            if replica not in state.replicas and replica not in state.isr:
+                del self._followers[replica]
+        for replica in (*state.replicas, *state.isr):
+            if replica != self.local_id and replica not in self._followers:
+                self._followers[replica] = Follower(now_s)
+        self._count()
+
+    def propose(self, members: Mapping[int, int]) -> None:
+        """A change of the ISR to `members`, with their broker epochs, goes to the metastore, to
+        replace the state that is known; its outcome is open until a later one is decided.
+        """
+        known = self._proposed_epochs or {}
+        self._proposed_epochs = {**known, **members}
+        self._proposed_over = self.state.partition_epoch
+        self._count()
+
+    def withdraw(self) -> None:
+        """What was proposed was not, and never will be, written."""
+        self._proposed_epochs = None
+        self._proposed_over = -1
+        self._count()
 
     @property
-    def is_alone(self) -> bool:
-        """True when the leader is the only replica that counts."""
-        return len(self.committed) == 1 and (self.proposed is None or len(self.proposed) == 1)
+    def is_undecided(self) -> bool:
+        """A proposal's outcome is open."""
+        return self._proposed_epochs is not None
 
-    def record_position(self, replica_id: int, end_offset: int) -> None:
-        """A follower stated, by fetching from `end_offset`, that it holds all below it."""
-        self._ends[replica_id] = end_offset
+    def _count(self) -> None:
+        epochs = {**(self._proposed_epochs or {})}
+        # Who is in both is in it by what is committed.
+        epochs.update(zip(self.state.isr, self.state.broker_epochs, strict=True))
+        counted = []
+        for replica, follower in self._followers.items():
+            follower.counted_epoch = epochs.get(replica, -1)
+            if replica in epochs:
+                counted.append(follower)
+        self._counted = tuple(counted)
+        self.is_alone = not counted
 
-    def propose(self, members: Iterable[int]) -> None:
-        """A change of the ISR was sent to the metastore; its outcome is not known yet."""
-        self.proposed = frozenset(members)
+    # ---- positions ----
 
-    def decide(self, committed: Iterable[int]) -> None:
-        """The metastore's ISR was read back."""
-        self.committed = frozenset(committed)
-        self.proposed = None
+    def record_fetch(
+        self,
+        replica_id: int,
+        broker_epoch: int,
+        end_offset: int,
+        *,
+        leader_end_offset: int,
+        now_s: float,
+    ) -> bool:
+        """A follower stated, by fetching from `end_offset`, that it holds all below it.
+
+        Args:
+            replica_id: one of the replicas.
+            broker_epoch: in which it fetches, not below what `epoch_of` says.
+            leader_end_offset: what it could have.
+
+        Returns:
+            True if the high watermark may have moved.
+        """
+        follower = self._followers[replica_id]
+        if broker_epoch != follower.broker_epoch:
+            follower.broker_epoch = broker_epoch
+            follower.leader_end_offset = -1
+            follower.end_offset = -1
+        if end_offset >= leader_end_offset:
+            follower.caught_up_s = now_s
+        elif 0 <= follower.leader_end_offset <= end_offset:
+            follower.caught_up_s = max(follower.caught_up_s, follower.fetched_s)
+        follower.leader_end_offset = leader_end_offset
+        follower.fetched_s = now_s
+        moved = end_offset != follower.end_offset
+        follower.end_offset = end_offset
+        return moved and follower.counted_epoch == broker_epoch
+
+    def is_replica(self, replica_id: int) -> bool:
+        """Whether it may fetch as a follower."""
+        return replica_id in self._followers
+
+    def epoch_of(self, replica_id: int) -> int:
+        """The latest broker epoch known of a replica; fetches of an earlier one are stale."""
+        follower = self._followers[replica_id]
+        return max(follower.broker_epoch, follower.counted_epoch)
+
+    def end_of(self, replica_id: int) -> int:
+        """The end offset that a replica stated last; -1 if none is known."""
+        follower = self._followers.get(replica_id)
+        if follower is None or follower.broker_epoch < 0:
+            return -1
+        return follower.end_offset
+
+    def is_in_sync(self, replica_id: int) -> bool:
+        """Whether it is a committed member that fetches in the epoch of its membership."""
+        follower = self._followers.get(replica_id)
+        return (
+            follower is not None
+            and replica_id in self.committed
+            and follower.broker_epoch == follower.counted_epoch
+        )
 
     def high_watermark(self, local_end_offset: int) -> int:
-        """The greatest offset below which every replica that counts holds everything."""
-        if self.is_alone:
-            return local_end_offset
-        counted = self.committed if self.proposed is None else self.committed | self.proposed
-        ends = self._ends
-        return min(
-            local_end_offset if replica == self.local_id else ends.get(replica, 0)
-            for replica in counted
+        """The greatest offset below which every replica that counts holds everything.
+
+        -1 while fewer than `least` are in sync: then it must not move.
+        """
+        if len(self.committed) < self.least:
+            return -1
+        end_offset = local_end_offset
+        for follower in self._counted:
+            if follower.broker_epoch != follower.counted_epoch:
+                return 0
+            if follower.end_offset < end_offset:  # noqa: PLR1730  no call: it runs for every fetch
+                end_offset = follower.end_offset
+        return end_offset
+
+    # ---- who should join or leave ----
+
+    def may_join(self, replica_id: int, high_watermark: int) -> bool:
+        """Whether a replica outside the ISR has reached all that is committed, and the start of
+        this term (rule 8).
+        """
+        follower = self._followers[replica_id]
+        return (
+            replica_id not in self.committed
+            and replica_id in self.state.replicas
+            and follower.broker_epoch >= 0
+            and follower.end_offset >= max(high_watermark, self.start_offset)
         )
+
+    def joiners(self, high_watermark: int) -> dict[int, int]:
+        """The replicas that `may_join`, with the broker epochs of their fetches."""
+        return {
+            replica: follower.broker_epoch
+            for replica, follower in self._followers.items()
+            if self.may_join(replica, high_watermark)
+        }
+
+    def laggards(
+        self, leader_end_offset: int, now_s: float, *, max_lag_s: float, max_lag_messages: int
+    ) -> set[int]:
+        """The members of the ISR that are out of sync; to be asked every second or so.
+
+        Args:
+            max_lag_s: who has not held everything for longer than this is out of sync; but
+                never who holds all that there is now.
+            max_lag_messages: who has been behind by more for LAG_BY_MESSAGES_S too; 0 for no
+                such limit.
+        """
+        found = set()
+        for replica, follower in self._followers.items():
+            if replica not in self.committed:
+                continue
+            end_offset = follower.counted_end_offset
+            if end_offset >= leader_end_offset:
+                follower.caught_up_s = now_s
+                follower.over_since_s = None
+                continue
+            if now_s - follower.caught_up_s > max_lag_s:
+                found.add(replica)
+            if not max_lag_messages or leader_end_offset - end_offset <= max_lag_messages:
+                follower.over_since_s = None
+            elif follower.over_since_s is None:
+                follower.over_since_s = now_s
+            elif now_s - follower.over_since_s >= LAG_BY_MESSAGES_S:
+                found.add(replica)
+        return found
+
+
+def changed_isr(
+    state: PartitionState,
+    *,
+    joining: Mapping[int, int],
+    leaving: Collection[int],
+    min_insync: int,
+) -> PartitionState:
+    """The state with other members in the ISR, as the leader may write it.
+
+    `joining` are replicas with their broker epochs. Who leaves when fewer than `min_insync`
+    remain stays electable, and so does who was, until they are enough again (rule 9, KIP-966):
+    while they are too few the high watermark rests, so these hold all that is committed.
+    """
+    epochs = dict(zip(state.isr, state.broker_epochs, strict=True))
+    elr = dict(zip(state.elr, state.elr_epochs, strict=True))
+    for replica in leaving:
+        epoch = epochs.pop(replica, None)
+        if epoch is not None:
+            elr[replica] = epoch
+    for replica, epoch in joining.items():
+        epochs[replica] = epoch
+        elr.pop(replica, None)
+    if len(epochs) >= min(min_insync, len(state.replicas)):
+        elr.clear()
+    return state._replace(
+        isr=tuple(epochs),
+        broker_epochs=tuple(epochs.values()),
+        elr=tuple(elr),
+        elr_epochs=tuple(elr.values()),
+    )

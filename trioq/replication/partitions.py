@@ -14,6 +14,7 @@ from trioq.types import TopicId, TopicPartition
 
 if TYPE_CHECKING:
     from trioq.metastore.image import ClusterImage, TopicImage
+    from trioq.replication.waiters import JoinWatcher
     from trioq.storage.log_dirs import LogDirs
 
 log = logs.get_logger(__name__)
@@ -26,12 +27,23 @@ class Partitions:
     on the hot path: two dictionary reads.
     """
 
-    __slots__ = ("_by_id", "_by_topic", "_config", "_is_loaded", "_local_id", "_log_dirs")
+    __slots__ = (
+        "_broker_epoch",
+        "_by_id",
+        "_by_topic",
+        "_config",
+        "_is_loaded",
+        "_join_watcher",
+        "_local_id",
+        "_log_dirs",
+    )
 
     def __init__(self, log_dirs: LogDirs, config: BrokerConfig) -> None:
         self._log_dirs = log_dirs
         self._config = config
         self._local_id = config.node_id
+        self._broker_epoch = -1
+        self._join_watcher: JoinWatcher | None = None
         self._is_loaded = False
         """The first image has come: partitions that are not in it are created from now on."""
         self._by_topic: dict[str, dict[int, Partition]] = {}
@@ -58,6 +70,25 @@ class Partitions:
 
     def __len__(self) -> int:
         return sum(map(len, self._by_topic.values()))
+
+    def use_broker_epoch(self, broker_epoch: int) -> None:
+        """This broker is registered under `broker_epoch`; before, it leads nothing.
+
+        Called with each registration. What was led by an earlier one is led no longer, until
+        a partition state names the new epoch (rule 6 of SAFETY).
+        """
+        self._broker_epoch = broker_epoch
+        for partition in self:
+            try:
+                partition.use_broker_epoch(broker_epoch)
+            except KafkaStorageError as error:
+                _log_offline(partition.topic_partition, error)
+
+    def use_join_watcher(self, watcher: JoinWatcher | None) -> None:
+        """Have `watcher` told of followers that may join the ISR, or nobody."""
+        self._join_watcher = watcher
+        for partition in self:
+            partition.join_watcher = watcher
 
     def apply_image(self, before: ClusterImage, after: ClusterImage) -> None:
         """Host what `after` assigns to this broker, drop what it no longer does.
@@ -100,11 +131,7 @@ class Partitions:
             try:
                 partition.apply_state(state)
             except KafkaStorageError as error:
-                log.error(
-                    "partition_offline",
-                    partition=str(partition.topic_partition),
-                    reason=str(error),
-                )
+                _log_offline(partition.topic_partition, error)
 
     def _host(
         self, topic: TopicImage, number: int, config: TopicConfig, *, is_new: bool
@@ -115,9 +142,12 @@ class Partitions:
                 topic_partition, topic.topic_id, config, is_new=is_new
             )
         except KafkaStorageError as error:
-            log.error("partition_offline", partition=str(topic_partition), reason=str(error))
+            _log_offline(topic_partition, error)
             return None
-        return Partition(topic_partition, topic.topic_id, partition_log, config, self._config)
+        partition = Partition(topic_partition, topic.topic_id, partition_log, config, self._config)
+        partition.broker_epoch = self._broker_epoch
+        partition.join_watcher = self._join_watcher
+        return partition
 
     def _topic_config(self, topic: TopicImage) -> TopicConfig:
         try:
@@ -137,3 +167,7 @@ class Partitions:
         for partition in hosted.values():
             partition.close()
             self._log_dirs.delete(partition.topic_partition, topic.topic_id)
+
+
+def _log_offline(topic_partition: TopicPartition, error: KafkaStorageError) -> None:
+    log.error("partition_offline", partition=str(topic_partition), reason=str(error))

@@ -13,10 +13,10 @@ from trioq._native.ack_queue import AckQueue
 from trioq.errors import KafkaError
 
 if TYPE_CHECKING:
-    from trioq.replication.partition import Partition
+    from trioq.replication.replica import Replica
 
 
-__all__ = ["AckQueue", "AckWaiter", "ProgressListener"]
+__all__ = ["AckQueue", "AckWaiter", "JoinWatcher", "ProgressListener", "ReplicaListener"]
 
 
 class AckWaiter(Protocol):
@@ -38,8 +38,28 @@ class AckWaiter(Protocol):
 class ProgressListener(Protocol):
     """A fetch (or fetch session) that wants to know when a partition has more to read."""
 
-    def progressed(self, partition: Partition, new_bytes: int) -> None:
+    def progressed(self, partition: Replica, new_bytes: int) -> None:
         """`new_bytes` (an estimate) more can be read, or 0 when the partition's state
         changed so that a fetch should answer at once (leadership, failure, deletion).
         """
+        ...
+
+
+class ReplicaListener(Protocol):
+    """A follower's fetch (or fetch session) that wants to know of more to read."""
+
+    def progressed(self, partition: Replica, new_bytes: int) -> None:
+        """As ProgressListener's, of the log's written end."""
+        ...
+
+    def high_watermark_moved(self, partition: Replica) -> None:
+        """The next answer has a new high watermark to tell."""
+        ...
+
+
+class JoinWatcher(Protocol):
+    """Whoever lets followers join the in-sync replicas."""
+
+    def may_join(self, partition: Replica) -> None:
+        """A follower of this partition has reached what it needs to join."""
         ...

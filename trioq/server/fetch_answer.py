@@ -19,6 +19,7 @@ from trioq.wire.messages.fetch import (
 if TYPE_CHECKING:
     from trioq._native.fetch_lane import FetchEntry
     from trioq.replication.partition import Partition
+    from trioq.replication.replica import ReadResult
     from trioq.server.context import Context, Request
     from trioq.server.fetch_sessions import FollowedPartition
 
@@ -89,14 +90,7 @@ class FetchAnswer:
         try:
             partition = self._resolve(followed)
             self.partition = partition
-            found = partition.read(
-                followed.fetch_offset,
-                min(followed.max_bytes, self._left_bytes),
-                min_one_batch=self.total_bytes == 0,
-                read_committed=self._read_committed,
-                current_leader_epoch=followed.current_leader_epoch,
-                last_fetched_epoch=followed.last_fetched_epoch,
-            )
+            found = self._find(partition, followed)
         except KafkaError as error:
             self.is_final = True
             self._add(followed, self._failed(answer, followed, error.code))
@@ -122,10 +116,20 @@ class FetchAnswer:
                 followed.told_high_watermark == found.high_watermark
                 and followed.told_log_start_offset == found.log_start_offset
             ):
-                return followed.fetch_offset < found.high_watermark
+                return followed.fetch_offset < found.end_offset
         self._told.append((followed, found.high_watermark, found.log_start_offset))
         self._add(followed, answer)
-        return followed.fetch_offset < found.high_watermark or self.is_final
+        return followed.fetch_offset < found.end_offset or self.is_final
+
+    def _find(self, partition: Partition, followed: FollowedPartition) -> ReadResult:
+        return partition.read(
+            followed.fetch_offset,
+            min(followed.max_bytes, self._left_bytes),
+            min_one_batch=self.total_bytes == 0,
+            read_committed=self._read_committed,
+            current_leader_epoch=followed.current_leader_epoch,
+            last_fetched_epoch=followed.last_fetched_epoch,
+        )
 
     def response(self) -> FetchResponse:
         """The response; the regions in it are now its sender's."""

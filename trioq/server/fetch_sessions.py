@@ -20,6 +20,7 @@ from trioq.types import TopicId
 
 if TYPE_CHECKING:
     from trioq.replication.partition import Partition
+    from trioq.replication.replica import Replica
 
 INITIAL_EPOCH = 0
 FINAL_EPOCH = -1
@@ -70,7 +71,7 @@ class FollowedPartition:
 class ParkedFetch(Protocol):
     """A fetch of the session that waits for data."""
 
-    def progressed(self, partition: Partition, new_bytes: int) -> None:
+    def progressed(self, partition: Replica, new_bytes: int) -> None:
         """See trioq.replication.waiters.ProgressListener."""
         ...
 
@@ -97,7 +98,7 @@ class FetchSession:
         self.followed: dict[PartitionKey, FollowedPartition] = {}
         self.ready: OrderedDict[PartitionKey, FollowedPartition] = OrderedDict()
         """Partitions to look at with the next fetch, in the order of their turn."""
-        self._by_partition: dict[Partition, PartitionKey] = {}
+        self._by_partition: dict[Replica, PartitionKey] = {}
 
     def follow(self, followed: FollowedPartition) -> None:
         """Add a partition, or take the new position of one that is followed already."""
@@ -128,7 +129,7 @@ class FetchSession:
         followed.partition = partition
         if partition is not None:
             self._by_partition[partition] = self._key(followed)
-            partition.add_listener(self)
+            self._listen(partition)
 
     def looked_at(self, followed: FollowedPartition, *, again: bool) -> None:
         """A fetch has read `followed`; `again`: it has its next turn after the others, with
@@ -140,14 +141,18 @@ class FetchSession:
         elif key in self.ready:
             self.ready.move_to_end(key)
 
-    def progressed(self, partition: Partition, new_bytes: int) -> None:
+    def progressed(self, partition: Replica, new_bytes: int) -> None:
         """A followed partition has more to read, or changed its state."""
+        if self._is_ready(partition) and self.parked is not None:
+            self.parked.progressed(partition, new_bytes)
+
+    def _is_ready(self, partition: Replica) -> bool:
+        """Look at `partition` with the next fetch, if it is followed."""
         key = self._by_partition.get(partition)
         if key is None:
-            return
+            return False
         self.ready[key] = self.followed[key]
-        if self.parked is not None:
-            self.parked.progressed(partition, new_bytes)
+        return True
 
     def close(self) -> None:
         """Listen to nothing any more; a parked fetch is answered."""
@@ -163,8 +168,14 @@ class FetchSession:
     def _stop_listening(self, followed: FollowedPartition) -> None:
         partition, followed.partition = followed.partition, None
         if partition is not None:
-            partition.remove_listener(self)
+            self._leave(partition)
             self._by_partition.pop(partition, None)
+
+    def _listen(self, partition: Partition) -> None:
+        partition.add_listener(self)
+
+    def _leave(self, partition: Partition) -> None:
+        partition.remove_listener(self)
 
 
 class FetchSessions:
@@ -186,15 +197,23 @@ class FetchSessions:
         return len(self._sessions)
 
     def open(
-        self, followed: Iterable[FollowedPartition], *, uses_topic_ids: bool, now_s: float
+        self,
+        followed: Iterable[FollowedPartition],
+        *,
+        uses_topic_ids: bool,
+        now_s: float,
+        make: type[FetchSession] | None = None,
     ) -> FetchSession | None:
-        """A new session over `followed`, or None when all slots are in use."""
+        """A new session over `followed`, or None when all slots are in use.
+
+        `make` makes it, if not FetchSession itself.
+        """
         if len(self._sessions) >= self._slots and not self._evict(now_s):
             return None
         session_id = 0
         while session_id == 0 or session_id in self._sessions:
             session_id = secrets.randbits(31)
-        session = FetchSession(session_id, uses_topic_ids=uses_topic_ids)
+        session = (make or FetchSession)(session_id, uses_topic_ids=uses_topic_ids)
         session.last_used_s = now_s
         for one in followed:
             session.follow(one)

@@ -1,0 +1,109 @@
+"""Fetches of followers: they read up to what is written, and say what they hold.
+
+As fetches of consumers, but for four things: each states the follower's position
+(Partition.read_as_replica), they wait for the log's end and not for the high watermark, a
+moved high watermark is told with the next answer without waking who waits for data, and
+fetch.max.bytes does not bound them, as followers bound themselves.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trioq.server.fetch_answer import FetchAnswer
+from trioq.server.fetch_sessions import FetchSession
+from trioq.server.waiting_fetch import WaitingFetch
+
+if TYPE_CHECKING:
+    from trioq.replication.partition import Partition
+    from trioq.replication.replica import ReadResult, Replica
+    from trioq.server.context import Context, Request
+    from trioq.server.fetch_sessions import FollowedPartition
+    from trioq.wire.messages.fetch import FetchRequest
+
+
+def replica_of(message: FetchRequest) -> tuple[int, int] | None:
+    """Id and broker epoch (-1: not stated) of the follower that fetches; None for consumers."""
+    state = message.replica_state
+    if state is not None and state.replica_id >= 0:
+        return state.replica_id, state.replica_epoch
+    return None if message.replica_id < 0 else (message.replica_id, -1)
+
+
+class ReplicaAnswer(FetchAnswer):
+    """The answer to a follower."""
+
+    __slots__ = ("_broker_epoch", "_now_s", "_replica_id")
+
+    def __init__(
+        self,
+        ctx: Context,
+        request: Request,
+        message: FetchRequest,
+        *,
+        session_id: int,
+        is_incremental: bool,
+    ) -> None:
+        super().__init__(
+            ctx,
+            request,
+            session_id=session_id,
+            max_bytes=message.max_bytes,
+            read_committed=False,
+            is_incremental=is_incremental,
+        )
+        self._replica_id, self._broker_epoch = replica_of(message) or (-1, -1)
+        self._now_s = ctx.clock.monotonic_s()
+
+    def _find(self, partition: Partition, followed: FollowedPartition) -> ReadResult:
+        return partition.read_as_replica(
+            self._replica_id,
+            self._broker_epoch,
+            followed.fetch_offset,
+            min(followed.max_bytes, self._left_bytes),
+            min_one_batch=self.total_bytes == 0,
+            current_leader_epoch=followed.current_leader_epoch,
+            last_fetched_epoch=followed.last_fetched_epoch,
+            now_s=self._now_s,
+        )
+
+
+class ReplicaSession(FetchSession):
+    """What one fetcher of a follower follows. A ReplicaListener."""
+
+    __slots__ = ()
+
+    def high_watermark_moved(self, partition: Replica) -> None:
+        """See trioq.replication.waiters.ReplicaListener."""
+        self._is_ready(partition)
+
+    def _listen(self, partition: Partition) -> None:
+        partition.add_replica_listener(self)
+
+    def _leave(self, partition: Partition) -> None:
+        partition.remove_replica_listener(self)
+
+
+class ReplicaFetch(WaitingFetch):
+    """One fetch of a follower. A ReplicaListener while it waits without a session."""
+
+    __slots__ = ()
+
+    def high_watermark_moved(self, partition: Replica) -> None:
+        """See trioq.replication.waiters.ReplicaListener."""
+
+    def _new_answer(self) -> FetchAnswer:
+        session = self._session
+        return ReplicaAnswer(
+            self._ctx,
+            self._request,
+            self._message,
+            session_id=0 if session is None else session.session_id,
+            is_incremental=not self._is_full,
+        )
+
+    def _listen(self, partition: Partition) -> None:
+        partition.add_replica_listener(self)
+
+    def _stop_listening(self, partition: Partition) -> None:
+        partition.remove_replica_listener(self)

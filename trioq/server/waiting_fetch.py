@@ -1,0 +1,147 @@
+"""A fetch while it is served: what it reads, and its wait for more."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from trioq.server.fetch_answer import FetchAnswer
+from trioq.server.fetch_sessions import (
+    FINAL_EPOCH,
+    INITIAL_EPOCH,
+    FetchSession,
+    FollowedPartition,
+)
+
+if TYPE_CHECKING:
+    from trioq.replication.partition import Partition
+    from trioq.replication.replica import Replica
+    from trioq.server.context import Context, Request
+    from trioq.server.deadlines import Deadline
+    from trioq.server.slot import Slot
+    from trioq.wire.messages.fetch import FetchRequest
+
+LONG_WAIT_MS = 100
+ENDS_PER_S = 100
+"""How often polls of LONG_WAIT_MS and more may end."""
+
+
+def _end_of_wait_s(now_s: float, max_wait_ms: int) -> float:
+    """When a poll that begins now has waited long enough.
+
+    Long ones end on a grid, up to a hundredth of a second late, so that those of many idle
+    consumers are answered, and come in again, together: a turn of the loop for each would
+    cost several times the answer.
+    """
+    end_s = now_s + max_wait_ms / 1000
+    return end_s if max_wait_ms < LONG_WAIT_MS else math.ceil(end_s * ENDS_PER_S) / ENDS_PER_S
+
+
+class WaitingFetch:
+    """One fetch request: what it reads, and its wait for more.
+
+    While parked it listens to its partitions, through its session if it has one, and is
+    answered exactly once: by progress, by its deadline, or by its connection's end.
+    """
+
+    __slots__ = ("_asked", "_ctx", "_deadline", "_is_full", "_message", "_request", "_session",
+                 "_slot", "_still_needed_bytes")  # fmt: skip
+
+    def __init__(
+        self,
+        ctx: Context,
+        request: Request,
+        slot: Slot,
+        message: FetchRequest,
+        session: FetchSession | None,
+        asked: list[FollowedPartition] | None,
+    ) -> None:
+        self._ctx = ctx
+        self._request = request
+        self._slot = slot
+        self._message = message
+        self._session = session
+        self._asked = asked
+        self._is_full = message.session_epoch in (FINAL_EPOCH, INITIAL_EPOCH)
+        self._deadline: Deadline | None = None
+        self._still_needed_bytes = 0
+
+    def read(self) -> FetchAnswer:
+        """Read what there is now. The answer's regions are the caller's."""
+        session = self._session
+        answer = self._new_answer()
+        if session is None:
+            for followed in self._asked or ():
+                answer.read(followed)
+                followed.partition = answer.partition
+            return answer
+        # A full fetch is answered with every partition, also when it has waited: they have had
+        # their turn by then.
+        asked = session.followed if self._is_full else session.ready
+        for followed in tuple(asked.values()):
+            again = answer.read(followed)
+            session.resolved(followed, answer.partition)
+            session.looked_at(followed, again=again)
+        return answer
+
+    def _new_answer(self) -> FetchAnswer:
+        message, session = self._message, self._session
+        return FetchAnswer(
+            self._ctx,
+            self._request,
+            session_id=0 if session is None else session.session_id,
+            max_bytes=min(message.max_bytes, self._ctx.config.fetch_max_bytes),
+            read_committed=message.isolation_level == 1,
+            is_incremental=not self._is_full,
+        )
+
+    def park(self, available_bytes: int) -> None:
+        """Wait, at most max_wait_ms, for what min_bytes asks beyond `available_bytes`."""
+        self._still_needed_bytes = self._message.min_bytes - available_bytes
+        ctx, session = self._ctx, self._session
+        self._slot.on_cancel = self._cancelled
+        self._slot.on_drain = self.answer
+        self._deadline = ctx.deadlines.add(
+            _end_of_wait_s(ctx.clock.monotonic_s(), self._message.max_wait_ms), self.answer
+        )
+        if session is not None:
+            session.parked = self
+            return
+        for followed in self._asked or ():
+            partition = followed.partition
+            if partition is not None:
+                self._listen(partition)
+
+    def progressed(self, partition: Replica, new_bytes: int) -> None:  # noqa: ARG002
+        """See trioq.replication.waiters.ProgressListener."""
+        self._still_needed_bytes -= new_bytes
+        if self._still_needed_bytes <= 0 or new_bytes == 0:
+            self.answer()
+
+    def answer(self) -> None:
+        """Answer the parked request with what there is now."""
+        self._leave()
+        self._slot.complete(self.read().response())
+
+    def _cancelled(self) -> None:
+        self._leave()
+
+    def _leave(self) -> None:
+        self._slot.on_cancel = self._slot.on_drain = None
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        session = self._session
+        if session is not None:
+            if session.parked is self:
+                session.parked = None
+            return
+        for followed in self._asked or ():
+            if followed.partition is not None:
+                self._stop_listening(followed.partition)
+
+    def _listen(self, partition: Partition) -> None:
+        partition.add_listener(self)
+
+    def _stop_listening(self, partition: Partition) -> None:
+        partition.remove_listener(self)
