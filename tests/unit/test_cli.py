@@ -120,6 +120,7 @@ COMMANDS = [
     ["topic", "delete"], ["group"], ["group", "list"], ["group", "describe"],
     ["group", "reset-offsets"], ["group", "delete"], ["cluster"], ["cluster", "describe"],
     ["config"], ["config", "describe"], ["config", "alter"], ["log"], ["log", "dump"],
+    ["dev-cluster"],
 ]  # fmt: skip
 
 

@@ -27,6 +27,7 @@ _COMMANDS: Final = {
     "consume": ("trioq.cli.consume", "consume", "Print the records of topics."),
     "topic": ("trioq.cli.topic", "topic", "Create, list, describe, alter and delete topics."),
     "group": ("trioq.cli.group", "group", "List, describe, reset and delete consumer groups."),
+    "dev-cluster": ("trioq.cli.dev_cluster", "dev_cluster", "Run a small cluster to try out."),
     "cluster": ("trioq.cli.cluster", "cluster", "Describe the cluster."),
     "config": ("trioq.cli.config", "config", "Configure topics and brokers."),
     "log": ("trioq.cli.log_files", "log", "Look into the files of a broker."),
