@@ -12,6 +12,7 @@ from trio.testing import wait_all_tasks_blocked
 from trioq.errors import StartupError
 from trioq.metastore import feed, layout, store
 from trioq.metastore.bootstrap import (
+    RegistrationTaken,
     ensure_cluster,
     new_cluster_id,
     new_topic_id,
@@ -32,9 +33,19 @@ async def metastore(tmp_path):
         yield opened
 
 
-def registration(broker_id: int, directory: str = "dir", port: int = 9092):
+INCARNATIONS = map("incarnation-{}".format, itertools.count())
+
+
+def registration(broker_id: int, directory: str = "dir", port: int = 9092, *, clean: bool = False):
     return layout.BrokerRegistration(
-        broker_id, -1, None, {"PLAINTEXT": ("h", port)}, (directory,), "host", "inc", False
+        broker_id,
+        -1,
+        None,
+        {"PLAINTEXT": ("h", port)},
+        (directory,),
+        "host",
+        next(INCARNATIONS),
+        clean,
     )
 
 
@@ -213,6 +224,44 @@ async def test_a_broker_id_held_by_another_directory_is_refused(metastore):
         await register_broker(metastore, registration(1, "yours"))
     with pytest.raises(StartupError):
         await register_broker(metastore, registration(1, "mine"), patience_s=0)
+
+
+async def test_a_stop_was_clean_only_if_the_directories_are_the_same(metastore):
+    """SAFETY rule 6."""
+    ends = []
+    for directory in ("mine", "mine", "yours", "yours"):
+        made = await register_broker(metastore, registration(1, directory, clean=True))
+        ends.append((made.broker_epoch, made.clean))
+        await metastore.delete(made.path(), 0)
+    assert ends == [(0, True), (1, True), (2, False), (3, True)]
+
+
+async def test_a_registration_whose_answer_was_lost_is_found(metastore):
+    asked = registration(1)
+    made = await register_broker(metastore, asked)
+    assert await register_broker(metastore, asked) == made
+    other = registration(1)
+    with pytest.raises(StartupError, match="is taken"):
+        await register_broker(metastore, other, patience_s=0)
+
+
+async def test_safety_14_a_registration_is_renewed_only_while_nobody_else_has_registered(metastore):
+    first = await register_broker(metastore, registration(1))
+    await metastore.delete(first.path(), 0)
+    renewal = registration(1, clean=True)
+    ours = {first.incarnation, renewal.incarnation}
+    renewed = await register_broker(metastore, renewal, renewing=ours)
+    assert (renewed.broker_epoch, renewed.clean) == (1, True)
+    await metastore.delete(renewed.path(), 0)
+    # The answer to a renewal was lost, and its session ended as well: the next one is still ours.
+    again = await register_broker(metastore, registration(1), renewing=ours)
+    assert again.broker_epoch == 2
+    await metastore.delete(again.path(), 0)
+    other = await register_broker(metastore, registration(1))
+    await metastore.delete(other.path(), 0)
+    with pytest.raises(RegistrationTaken, match=r"broker epoch 3\) while this one had no session"):
+        await register_broker(metastore, registration(1), renewing=ours | {again.incarnation})
+    assert await metastore.get_many([first.path()]) == [None]
 
 
 async def test_a_restarted_broker_waits_for_its_old_session_to_end(metastore):

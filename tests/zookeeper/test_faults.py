@@ -226,3 +226,27 @@ async def test_a_multi_at_the_limit_is_taken(server):
         await metastore.multi([Create(f"/n{number}", b"v" * 900) for number in range(500)])
         await metastore.multi([Set(f"/n{number}", b"w" * 900, 0) for number in range(500)])
         assert (await metastore.get("/n499")).version == 1
+
+
+async def test_safety_12_the_lease_goes_by_the_timeout_that_the_server_granted(server):
+    clock = ManualClock()
+    async with opened(server.address, clock=clock, timeout_s=600.0) as metastore:
+        assert metastore.session_timeout_s == pytest.approx(60.0)
+        await metastore.get("/")
+        assert metastore.session.holds_lease(39.0)
+        assert not metastore.session.holds_lease(41.0)
+
+
+async def test_a_session_given_up_by_another_thread_ends_at_once_and_is_followed_by_a_new_one(
+    server,
+):
+    async with opened(server.address) as metastore, opened(server.address) as other:
+        await metastore.create("/me", b"", ephemeral=True)
+        with other.watch_node("/me") as watch, trio.fail_after(PATIENCE_S):
+            await trio.to_thread.run_sync(metastore.give_up)
+            while (await other.get_many(["/me"]))[0] is not None:
+                await watch.changed()
+            await metastore.session.ended(1)
+            # `run` probes every sixth of a session, and then connects anew.
+            assert await metastore.session.connected() == 2
+            await metastore.create("/me", b"again", ephemeral=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from typing import Final
 
@@ -132,26 +132,41 @@ def _skeleton(cluster_id: str) -> list[store.Operation]:
     return operations
 
 
+class RegistrationTaken(StartupError):
+    """Somebody else has registered under this broker's id since: this one must stop."""
+
+
 async def register_broker(
     metastore: store.Metastore,
     registration: layout.BrokerRegistration,
     *,
     patience_s: float = _LIKELY_RESTART_S,
+    renewing: Collection[str] = (),
 ) -> layout.BrokerRegistration:
     """Register a broker under a new broker epoch; returns the registration with it.
 
-    `broker_epoch` of the argument is ignored. If the id is registered with one of the
-    same directory ids, this is a restart whose old session has not ended: waits for that
-    up to `patience_s` (1.5 session timeouts). Raises StartupError, naming the holder, when
-    the id belongs to another living broker. Cancelled: registered or not; registering
-    again gives a higher epoch.
+    `broker_epoch` of the argument is ignored. `clean` is true in the result only if nothing that
+    the broker held under its last epoch can be missing: after a clean stop, or in the same
+    process (incarnation), and with all log directories of then (SAFETY rule 6).
+
+    If the id is registered with one of the same directory ids, this is a restart whose old
+    session has not ended: waits for that up to `patience_s` (1.5 session timeouts). A registration
+    that is there with the argument's own `incarnation` is this one, its answer lost.
+
+    `renewing` is given for the renewal of a registration whose session has ended: the incarnations
+    under which this process has registered or tried to. It is made only if one of them was the
+    last to register under the id (SAFETY rule 14).
+
+    Raises StartupError, naming the holder, when the id belongs to another living broker;
+    RegistrationTaken for a renewal that comes too late; what the metastore raises. Cancelled:
+    registered or not; registering again gives a higher epoch.
     """
     path = registration.path()
     with metastore.watch_node(path) as watch:
         deadline = trio.current_time() + patience_s
         while True:
             try:
-                return await _register(metastore, registration)
+                return await _register(metastore, registration, renewing)
             except store.NodeExists:
                 (held,) = await metastore.get_many((path,))
             except store.VersionConflict:
@@ -159,6 +174,8 @@ async def register_broker(
             if held is None:
                 continue
             holder = layout.decode_node(path, held.value, layout.BrokerRegistration.of)
+            if holder.incarnation == registration.incarnation:
+                return holder
             with trio.move_on_at(deadline) as waiting:
                 if set(holder.directory_ids) & set(registration.directory_ids):
                     await watch.changed()
@@ -174,20 +191,37 @@ async def register_broker(
 
 
 async def _register(
-    metastore: store.Metastore, registration: layout.BrokerRegistration
+    metastore: store.Metastore, registration: layout.BrokerRegistration, renewing: Collection[str]
 ) -> layout.BrokerRegistration:
     epoch_path = layout.BrokerEpoch.path(registration.broker_id)
+    (held,) = await metastore.get_many((epoch_path,))
+    found = -1 if held is None else held.version
+    last = None
+    if held is not None:
+        last = layout.decode_node(epoch_path, held.value, layout.BrokerEpoch.of)
+    if renewing and (last is None or last.incarnation not in renewing):
+        raise RegistrationTaken(
+            f"broker id {registration.broker_id} was registered by another process (broker epoch "
+            f"{found}) while this one had no session: this one stops. See which of the two should "
+            "run, and give each its own --node-id"
+        )
+    if last is not None:
+        registration = registration._replace(clean=_is_continuous(last, registration))
+    registration = registration._replace(broker_epoch=found + 1)
     epoch_value = layout.BrokerEpoch(
         registration.incarnation, registration.directory_ids, registration.clean
     ).encode()
-    (held,) = await metastore.get_many((epoch_path,))
     write_epoch: store.Operation
     if held is None:
-        registration = registration._replace(broker_epoch=0)
         write_epoch = store.Create(epoch_path, epoch_value)
     else:
-        registration = registration._replace(broker_epoch=held.version + 1)
         write_epoch = store.Set(epoch_path, epoch_value, held.version)
     claim = store.Create(registration.path(), registration.encode(), ephemeral=True)
     await metastore.multi((claim, write_epoch))
     return registration
+
+
+def _is_continuous(last: layout.BrokerEpoch, now: layout.BrokerRegistration) -> bool:
+    """Whether the broker holds everything that it held when it registered last, and since."""
+    never_stopped = last.incarnation == now.incarnation
+    return (now.clean or never_stopped) and set(last.directory_ids) <= set(now.directory_ids)

@@ -65,6 +65,17 @@ class Session:
             await self._changed.wait()
         return self.state
 
+    async def ended(self, generation: int) -> None:
+        """Wait until the session of `generation` has ended: LOST, or followed by another."""
+        while self.generation == generation and self.state is not SessionState.LOST:
+            await self._changed.wait()
+
+    async def connected(self) -> int:
+        """Wait until the store answers; returns the generation."""
+        while self.state is not SessionState.CONNECTED:
+            await self._changed.wait()
+        return self.generation
+
     @contextmanager
     def lease(self) -> Iterator[Lease]:
         """Exercise a role for as long as the session stays CONNECTED.

@@ -16,7 +16,6 @@ been sent: ZooKeeper counts from when it got it, and so ends the session later (
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -24,27 +23,21 @@ from typing import Any, Final
 
 import trio
 from kazoo import exceptions as zk
-from kazoo.client import KazooClient, KazooState, TransactionRequest
+from kazoo.client import KazooState, TransactionRequest
 from kazoo.handlers.threading import KazooTimeoutError
-from kazoo.retry import KazooRetry
-from kazoo.security import CREATOR_ALL_ACL, OPEN_ACL_UNSAFE
 
-from trioq import logs
 from trioq.clock import Clock
 from trioq.errors import StartupError
 from trioq.metastore import store
 from trioq.metastore.path_watches import PathWatches
 from trioq.metastore.session import Session, SessionState
 from trioq.metastore.zookeeper_address import ZooKeeperAddress
-
-_log = logs.get_logger("trioq.metastore")
+from trioq.metastore.zookeeper_client import Negotiated, Told, client_of
 
 _IN_FLIGHT: Final = 256
 """Reads of one call that are under way at once."""
 
 _STOP_PATIENCE_S: Final = 10.0
-_RETRY_FIRST_S: Final = 0.05
-_RETRY_MAX_S: Final = 1.0
 _LEASE_SHARE: Final = 2 / 3
 _PROBES_PER_SESSION: Final = 6
 _RESERVED: Final = "zookeeper"
@@ -60,9 +53,11 @@ class ZooKeeperMetastore(store.Metastore):
         self.session = Session(lease_end_s=clock.monotonic_s())
         self._clock = clock
         self._loop = trio.lowlevel.current_trio_token()
-        self._told = _Told()
-        self._client = _client_of(address, self._told)
+        self._told = Told()
+        self._client = client_of(address, self._told)
+        self._negotiated = Negotiated(self._client, address.session_timeout_s)
         self._closing = False
+        self._given_up = False
         self._state_changed = trio.Event()
         self._waiting: set[trio.Event] = set()
         self._nodes = PathWatches(self.session, partial(self._ask, of_children=False))
@@ -185,11 +180,10 @@ class ZooKeeperMetastore(store.Metastore):
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep the lease: ask something every sixth of a session; runs until cancelled."""
-        pause_s = self.address.session_timeout_s / _PROBES_PER_SESSION
         await self._probe()
         task_status.started()
         while True:
-            await trio.sleep(pause_s)
+            await trio.sleep(self.session_timeout_s / _PROBES_PER_SESSION)
             await self._probe()
 
     async def _probe(self) -> None:
@@ -198,7 +192,28 @@ class ZooKeeperMetastore(store.Metastore):
         except store.SessionLost:
             if self._closing:
                 return
+            if self._given_up:
+                await self._start_again()
             await self.session.changed_from(SessionState.LOST)
+
+    @property
+    def session_timeout_s(self) -> float:
+        """What the server has granted, at most what was asked for."""
+        return self._negotiated.session_timeout_s
+
+    def give_up(self) -> None:
+        """End the session now, whatever the loop does: for a thread that sees it stand still.
+
+        Blocks for up to ten seconds. A new session begins when the loop goes on.
+        """
+        self._given_up = True
+        self._client.stop()
+
+    async def _start_again(self) -> None:
+        """After `give_up`: connect anew, for as long as it takes."""
+        self._given_up = False
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(self._client.start_async)
 
     async def close(self) -> None:
         """End the session, so that its ephemerals go at once; idempotent. Waits ten seconds."""
@@ -303,7 +318,7 @@ class ZooKeeperMetastore(store.Metastore):
         return answer.get_nowait()
 
     def _answered(self, sent_s: float) -> None:
-        end_s = sent_s + _LEASE_SHARE * self.address.session_timeout_s
+        end_s = sent_s + _LEASE_SHARE * self._negotiated.session_timeout_s
         self.session.lease_end_s = max(self.session.lease_end_s, end_s)
 
     def _result(self, operation: store.Operation, result: Any) -> store.Result:
@@ -369,51 +384,6 @@ _STATES: Final = {
     KazooState.SUSPENDED: SessionState.SUSPENDED,
     KazooState.LOST: SessionState.LOST,
 }
-
-
-_GIVING_UP: Final = "Failed connecting"
-"""What kazoo says because it was stopped."""
-
-
-class _Told(logging.Handler):
-    """What kazoo complains of: into our log, and the last of it for an error's message."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.last = ""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Any thread."""
-        message = record.getMessage()
-        if not message.startswith(_GIVING_UP):
-            self.last = message
-            _log.warning("zookeeper client", reason=message)
-
-
-def _client_of(address: ZooKeeperAddress, told: _Told) -> KazooClient:
-    logger = logging.Logger("kazoo", logging.WARNING)  # noqa: LOG001  ours alone, not the process's
-    logger.addHandler(told)
-    is_named = address.user is not None or address.certificate_file is not None
-    sasl = {
-        "mechanism": "DIGEST-MD5",
-        "username": address.user,
-        "password": address.password,
-    }
-    return KazooClient(
-        hosts=address.hosts,
-        timeout=address.session_timeout_s,
-        default_acl=CREATOR_ALL_ACL if is_named else OPEN_ACL_UNSAFE,
-        sasl_options=sasl if address.user is not None else None,
-        connection_retry=KazooRetry(
-            max_tries=-1, delay=_RETRY_FIRST_S, max_delay=_RETRY_MAX_S, ignore_expire=False
-        ),
-        use_ssl=address.use_tls,
-        ca=address.ca_file,
-        certfile=address.certificate_file,
-        keyfile=address.key_file,
-        check_hostname=address.use_tls,
-        logger=logger,
-    )
 
 
 def _raise_failure(operations: Sequence[store.Operation], results: Sequence[Any]) -> None:

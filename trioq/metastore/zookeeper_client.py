@@ -1,0 +1,80 @@
+"""Making kazoo's client, and what it says beside its answers."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Final
+
+from kazoo.client import KazooClient
+from kazoo.retry import KazooRetry
+from kazoo.security import CREATOR_ALL_ACL, OPEN_ACL_UNSAFE
+
+from trioq import logs
+from trioq.metastore.zookeeper_address import ZooKeeperAddress
+
+_log = logs.get_logger("trioq.metastore")
+
+_RETRY_FIRST_S: Final = 0.05
+_RETRY_MAX_S: Final = 1.0
+_GIVING_UP: Final = "Failed connecting"
+"""What kazoo says because it was stopped."""
+
+
+class Told(logging.Handler):
+    """What kazoo complains of: into our log, and the last of it for an error's message."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.last = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Any thread."""
+        message = record.getMessage()
+        if not message.startswith(_GIVING_UP):
+            self.last = message
+            _log.warning("zookeeper client", reason=message)
+
+
+def client_of(address: ZooKeeperAddress, told: Told) -> KazooClient:
+    logger = logging.Logger("kazoo", logging.WARNING)  # noqa: LOG001  ours alone, not the process's
+    logger.addHandler(told)
+    is_named = address.user is not None or address.certificate_file is not None
+    sasl = {
+        "mechanism": "DIGEST-MD5",
+        "username": address.user,
+        "password": address.password,
+    }
+    return KazooClient(
+        hosts=address.hosts,
+        timeout=address.session_timeout_s,
+        default_acl=CREATOR_ALL_ACL if is_named else OPEN_ACL_UNSAFE,
+        sasl_options=sasl if address.user is not None else None,
+        connection_retry=KazooRetry(
+            max_tries=-1, delay=_RETRY_FIRST_S, max_delay=_RETRY_MAX_S, ignore_expire=False
+        ),
+        use_ssl=address.use_tls,
+        ca=address.ca_file,
+        certfile=address.certificate_file,
+        keyfile=address.key_file,
+        check_hostname=address.use_tls,
+        logger=logger,
+    )
+
+
+class Negotiated:
+    """The session timeout that the server has granted, which may be less than was asked for.
+
+    Written in kazoo's thread before the first answer of a session is read; any thread reads it.
+    """
+
+    def __init__(self, client: KazooClient, asked_s: float) -> None:
+        self.session_timeout_s = asked_s
+        self._asked_s = asked_s
+        self._connect = client._connection._connect  # noqa: SLF001  kazoo keeps it to itself
+        client._connection._connect = self._noted  # noqa: SLF001
+
+    def _noted(self, *server: Any) -> tuple[float, float]:
+        read_timeout_ms, connect_timeout_ms = self._connect(*server)
+        # kazoo reads for two thirds of what was granted.
+        self.session_timeout_s = min(self._asked_s, read_timeout_ms * 1.5 / 1000)
+        return read_timeout_ms, connect_timeout_ms
