@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
-from trioq.config import BrokerConfig, validate_topic_overrides
+from trioq.config import BrokerConfig, Source, validate_topic_overrides
 from trioq.controller.placement import (
     Replicas,
     check_assignments,
@@ -31,6 +31,11 @@ MAX_NEW_PARTITIONS: Final = 10_000
 """Partitions that one request may create (Kafka's own limit)."""
 
 _NAME: Final = re.compile(r"[a-zA-Z0-9._-]+")
+
+MIN_INSYNC: Final = "min.insync.replicas"
+
+REPLICATED_MIN_INSYNC: Final = 2
+"""min.insync.replicas of topics with three replicas or more, where nobody says (SAFETY rule 9)."""
 
 
 class NewTopic(NamedTuple):
@@ -158,6 +163,17 @@ def topic_overrides(configs: Mapping[str, str | None]) -> dict[str, str]:
         return validate_topic_overrides(configs)
     except ConfigError as error:
         raise InvalidConfig(str(error)) from error
+
+
+def is_min_insync_raised(
+    replication_factor: int, overrides: Mapping[str, str], config: BrokerConfig
+) -> bool:
+    """Whether a new topic gets REPLICATED_MIN_INSYNC as its own value."""
+    return (
+        replication_factor > REPLICATED_MIN_INSYNC
+        and MIN_INSYNC not in overrides
+        and config.source_of(MIN_INSYNC) is Source.DEFAULT
+    )
 
 
 def _check_partitions(partitions: int, config: BrokerConfig) -> None:

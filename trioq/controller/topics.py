@@ -17,12 +17,15 @@ from trioq.controller.election_state import first_state
 from trioq.controller.placement import BrokerPlace, place, start_led_by
 from trioq.controller.topic_plan import Plan
 from trioq.controller.topic_rules import (
+    MIN_INSYNC,
+    REPLICATED_MIN_INSYNC,
     NewPartitions,
     NewTopic,
     PartitionBudget,
     Shape,
     check_name,
     growth_of,
+    is_min_insync_raised,
     shape_of,
     topic_overrides,
 )
@@ -79,11 +82,19 @@ class TopicAdmin:
     the local image shows its changes. Cancelled: each item is done or not.
     """
 
-    def __init__(self, chain: WriteChain, follower: ImageFollower, config: BrokerConfig) -> None:
+    def __init__(
+        self,
+        chain: WriteChain,
+        follower: ImageFollower,
+        config: BrokerConfig,
+        *,
+        first_place: int = 0,
+    ) -> None:
+        """`first_place` is where in the row of brokers the first topic begins."""
         self._writes = AdminWrites(chain, follower)
         self._configs = ConfigAdmin(self._writes, config)
         self._config = config
-        self._placed = 0
+        self._placed = first_place
 
     def use_config(self, config: BrokerConfig) -> None:
         """Take changed broker defaults."""
@@ -270,6 +281,8 @@ class _Creation:
         self._claim(topic.name)
         shape = shape_of(topic, self._config, self._live_brokers)
         overrides = topic_overrides(topic.configs)
+        if is_min_insync_raised(shape.replication_factor, overrides, self._config):
+            overrides[MIN_INSYNC] = str(REPLICATED_MIN_INSYNC)
         self._budget.take(shape.partitions)
         states = _states(self._image, shape, start, 0)
         topic_id = new_topic_id()

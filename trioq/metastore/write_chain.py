@@ -57,13 +57,77 @@ class FencedChain:
         async with self._lock:
             while True:
                 version = await self._expected_version()
-                token = os.urandom(8).hex().encode()
                 try:
-                    return await self._send(operations, token, version)
+                    return await self._send(operations, _token(), version)
                 except store.VersionConflict as conflict:
                     if conflict.path == self.seq_path and conflict.index < 0:
                         continue  # a write that was given up on was applied after all
                     raise
+
+    async def write_window(
+        self, writes: Sequence[Sequence[store.Operation]]
+    ) -> list[list[store.Result] | store.NodeError | None]:
+        """Apply several writes, a multi each, in order and all under way at once.
+
+        For each: its results; or the NodeError of an operation (it was not applied; `index`
+        counts in its operations); or None where it was not applied because one before it was
+        refused: write it again. Raises Deposed, TooLarge, MetastoreUnavailable, SessionLost or
+        OutcomeUnknown when all are answered; each of them may then be applied or not. Cancelled:
+        the same.
+        """
+        async with self._lock:
+            version = await self._expected_version()
+            self._seq_version = None  # until the outcome is known
+            outcomes = await self._send_in_order(
+                [
+                    [self.fence, store.Set(self.seq_path, _token(), version + place), *operations]
+                    for place, operations in enumerate(writes)
+                ]
+            )
+            told = [self._told(outcome) for outcome in outcomes]
+            if outcomes and isinstance(outcomes[0], store.NodeError) and told[0] is None:
+                return told  # a write that was given up on was applied after all
+            self._seq_version = version + sum(isinstance(one, list) for one in told)
+            return told
+
+    async def _send_in_order(
+        self, writes: Sequence[Sequence[store.Operation]]
+    ) -> list[list[store.Result] | MetastoreError]:
+        """Send each as soon as the one before it has been sent; what came of each."""
+        outcomes: dict[int, list[store.Result] | MetastoreError] = {}
+        turns = [trio.Event() for _ in range(len(writes) + 1)]
+
+        async def send(place: int) -> None:
+            await turns[place].wait()
+            turns[place + 1].set()  # wakes when the call below has put its write into the queue
+            try:
+                outcomes[place] = await self.metastore.multi(writes[place])
+            except MetastoreError as error:
+                outcomes[place] = error
+
+        async with trio.open_nursery() as send_nursery:
+            turns[0].set()
+            for place in range(len(writes)):
+                send_nursery.start_soon(send, place)
+        return [outcomes[place] for place in range(len(writes))]
+
+    def _told(
+        self, outcome: list[store.Result] | MetastoreError
+    ) -> list[store.Result] | store.NodeError | None:
+        """What `write_window` says of one outcome, or raises."""
+        if isinstance(outcome, list):
+            return outcome[CHAIN_OPERATIONS:]
+        if not isinstance(outcome, store.NodeError):
+            raise outcome
+        if outcome.index >= CHAIN_OPERATIONS:
+            outcome.index -= CHAIN_OPERATIONS
+            return outcome
+        if outcome.path == self.fence.path:
+            raise self._deposed() from outcome
+        return None
+
+    def _deposed(self) -> Deposed:
+        return Deposed(f"{self.fence.path}: another broker holds this role now")
 
     async def _expected_version(self) -> int:
         if self._seq_version is None:
@@ -83,7 +147,7 @@ class FencedChain:
             results = await self.metastore.multi(fenced)
         except store.NodeError as error:
             if error.path == self.fence.path and error.index == 0:
-                raise Deposed(f"{self.fence.path}: another broker holds this role now") from error
+                raise self._deposed() from error
             error.index -= CHAIN_OPERATIONS
             if error.index >= 0:
                 self._seq_version = version
@@ -103,3 +167,7 @@ class FencedChain:
         if seq.value != token:
             raise store.MetastoreUnavailable("the write was lost; nothing was changed") from None
         self._seq_version = seq.version
+
+
+def _token() -> bytes:
+    return os.urandom(8).hex().encode()

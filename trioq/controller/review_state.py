@@ -1,0 +1,274 @@
+"""What the controller must change, image by image: pure.
+
+Every partition is looked at when a term begins and when the live brokers change, then those of
+topics that change. A change is compared against the state that it was planned from, so a stale
+image costs a refused write and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final, NamedTuple
+
+from trioq.config import BrokerConfig
+from trioq.config.table import TOPIC_KEYS
+from trioq.controller import reassignment_state
+from trioq.controller.election_state import (
+    ElectionRules,
+    LiveBroker,
+    LogEnd,
+    hand_over,
+    must_ask,
+    review,
+)
+from trioq.controller.storm_state import StormState
+from trioq.controller.write_chain import WRITE_BYTES
+from trioq.metastore import layout, store
+from trioq.metastore.image import ClusterImage, TopicImage, changed_topics
+from trioq.metastore.layout import PartitionState
+from trioq.types import TopicId
+
+BATCH: Final = 100
+"""Partitions of a multi (SAFETY rule 17)."""
+
+ASK_AGAIN_S: Final = 1.0
+"""Between two rounds of asking brokers for their logs' ends."""
+
+_MIN_INSYNC: Final = "min.insync.replicas"
+_UNCLEAN: Final = "unclean.leader.election.enable"
+
+PartitionKey = tuple[TopicId, int]
+LiveBrokers = Mapping[int, LiveBroker]
+
+
+class PartitionChange(NamedTuple):
+    """The next state of a partition, planned from `before`."""
+
+    topic: TopicImage
+    partition: int
+    before: PartitionState
+    after: PartitionState
+
+    @property
+    def is_election(self) -> bool:
+        """Whether it brings a partition a leader, or another one."""
+        return self.after.leader not in {-1, self.before.leader}
+
+    def operation(self) -> store.Set:
+        """The write, which is refused if the partition has changed since."""
+        path = layout.partition_path(self.topic.topic_id, self.partition)
+        return store.Set(path, self.after.encode(), self.before.partition_epoch)
+
+
+class Findings(NamedTuple):
+    """What a look at an image found.
+
+    `changes` come with leaderless partitions first. `ask` are the brokers to be asked for the
+    ends of logs, and `again_at_s` when to look even if nothing happens.
+    """
+
+    changes: Sequence[PartitionChange] = ()
+    ask: Mapping[int, Sequence[PartitionKey]] = {}
+    again_at_s: float | None = None
+
+
+def live_brokers(image: ClusterImage) -> dict[int, LiveBroker]:
+    """The registered brokers as elections see them."""
+    return {
+        broker.broker_id: LiveBroker(broker.broker_epoch, broker.clean)
+        for broker in image.brokers.values()
+    }
+
+
+def election_rules(config: BrokerConfig, topic: TopicImage) -> ElectionRules:
+    """The topic's own values over those of the broker's configuration."""
+    min_insync, unclean = config.min_insync_replicas, config.unclean_leader_election_enable
+    if _MIN_INSYNC in topic.config:
+        min_insync = int(topic.config[_MIN_INSYNC])
+    if _UNCLEAN in topic.config:
+        unclean = bool(TOPIC_KEYS[_UNCLEAN].parse(topic.config[_UNCLEAN]))
+    return ElectionRules(min_insync, unclean)
+
+
+def batches(changes: Iterable[PartitionChange]) -> Iterator[list[PartitionChange]]:
+    """In order, at most BATCH changes and WRITE_BYTES each."""
+    batch: list[PartitionChange] = []
+    size_bytes = 0
+    for change in changes:
+        one_bytes = store.operation_bytes(change.operation())
+        if batch and (len(batch) == BATCH or size_bytes + one_bytes > WRITE_BYTES):
+            yield batch
+            batch, size_bytes = [], 0
+        batch.append(change)
+        size_bytes += one_bytes
+    if batch:
+        yield batch
+
+
+class ReviewState:
+    """One controller term's view of what it has looked at; `now_s` is of a monotonic clock.
+
+    For each look: `begin`, `examine` each topic that it returned, `findings`.
+    """
+
+    def __init__(self, config: BrokerConfig, *, storm_wait_s: float, can_ask: bool) -> None:
+        self.config = config
+        self.leaving: dict[int, int] = {}
+        """Brokers that are about to stop, with their epochs: not elected if another can be."""
+        self.offline: dict[TopicId, tuple[int, ...]] = {}
+        """The partitions without a leader, of topics that have any."""
+        self._storm = StormState(storm_wait_s)
+        self._can_ask = can_ask
+        self._seen = ClusterImage()
+        self._is_first = True
+        self._again: set[TopicId] = set()
+        self._logs: dict[PartitionKey, dict[int, tuple[int, LogEnd]]] = {}
+        self._asked_at_s: dict[PartitionKey, float] = {}
+        self._live: LiveBrokers = {}
+        self._staying: LiveBrokers = {}
+        self._changes: list[PartitionChange] = []
+        self._ask: dict[int, list[PartitionKey]] = {}
+        self._again_at_s: float | None = None
+        self._now_s = 0.0
+
+    def look_again(self, topics: Iterable[TopicId]) -> None:
+        """Look at these at the next opportunity, changed or not."""
+        self._again.update(topics)
+
+    def look_at_all(self) -> None:
+        """Look at everything at the next opportunity."""
+        self._is_first = True
+
+    def answered(self, broker: int, broker_epoch: int, ends: Mapping[PartitionKey, LogEnd]) -> None:
+        """Take the ends of the logs of a broker that was asked in `broker_epoch`."""
+        for key, end in ends.items():
+            self._logs.setdefault(key, {})[broker] = (broker_epoch, end)
+            self._again.add(key[0])
+
+    def begin(self, image: ClusterImage, now_s: float) -> list[TopicImage]:
+        """The topics of `image` to examine now."""
+        self._now_s = now_s
+        self._changes, self._ask, self._again_at_s = [], {}, None
+        if image.brokers != self._seen.brokers or self._is_first:
+            self._is_first = True
+            known = _replica_holders(image) | image.brokers.keys()
+            acts_at_s = self._storm.acts_at_s(known, image.brokers.keys(), now_s)
+            if now_s < acts_at_s:
+                self._again_at_s = acts_at_s
+                return []
+        if image.broker_configs != self._seen.broker_configs:
+            self._is_first = True
+        self._use(image)
+        for gone in self.offline.keys() - image.topics_by_id.keys():
+            del self.offline[gone]
+        if self._is_first:
+            topics = list(image.topics_by_id.values())
+        else:
+            changed = {new.topic_id: new for _, new in changed_topics(self._seen, image) if new}
+            for topic_id in self._again:
+                topic = image.topics_by_id.get(topic_id)
+                if topic is not None:
+                    changed[topic_id] = topic
+            topics = list(changed.values())
+        self._again.clear()
+        self._is_first = False
+        self._seen = image
+        return topics
+
+    def _use(self, image: ClusterImage) -> None:
+        self._live = live_brokers(image)
+        self.leaving = {
+            broker: epoch
+            for broker, epoch in self.leaving.items()
+            if broker in self._live and self._live[broker].broker_epoch == epoch
+        }
+        self._staying = {
+            broker: one for broker, one in self._live.items() if broker not in self.leaving
+        }
+
+    def examine(self, topic: TopicImage) -> None:
+        """Look at the partitions of one topic; some microseconds for each."""
+        rules: ElectionRules | None = None
+        offline: list[int] = []
+        for number, state in enumerate(topic.partitions):
+            if _is_settled(state, self._live):
+                continue
+            if rules is None:
+                rules = election_rules(self.config, topic)
+            after = self._next(topic, number, state, rules)
+            if after != state:
+                self._changes.append(PartitionChange(topic, number, state, after))
+            if after.leader == -1:
+                offline.append(number)
+            else:
+                self._logs.pop((topic.topic_id, number), None)
+                self._asked_at_s.pop((topic.topic_id, number), None)
+        if offline:
+            self.offline[topic.topic_id] = tuple(offline)
+        else:
+            self.offline.pop(topic.topic_id, None)
+
+    def findings(self) -> Findings:
+        """What was found by examining."""
+        self._changes.sort(key=lambda change: not change.is_election)
+        return Findings(self._changes, self._ask, self._again_at_s)
+
+    def _next(
+        self, topic: TopicImage, number: int, state: PartitionState, rules: ElectionRules
+    ) -> PartitionState:
+        key = topic.topic_id, number
+        live = self._live
+        after = review(state, live, rules._replace(unclean=False))
+        if after.leader == -1:
+            logs = self._known_logs(key)
+            wanted = must_ask(after, live)
+            if not wanted and rules.unclean:
+                wanted = tuple(broker for broker in state.replicas if broker in live)
+            missing = [broker for broker in wanted if broker not in logs]
+            if missing and self._can_ask and self._is_to_wait_for(key, missing):
+                return after
+            after = review(state, live, rules, logs=logs)
+        if after.leader in self.leaving and after.leader != state.leader:
+            after = hand_over(after, after.leader, live, rules)
+        return reassignment_state.advance(after, self._staying, rules)
+
+    def _known_logs(self, key: PartitionKey) -> dict[int, LogEnd]:
+        """What brokers told of their logs in the epochs in which they still are."""
+        return {
+            broker: end
+            for broker, (epoch, end) in self._logs.get(key, {}).items()
+            if broker in self._live and self._live[broker].broker_epoch == epoch
+        }
+
+    def _is_to_wait_for(self, key: PartitionKey, brokers: Iterable[int]) -> bool:
+        """Have the brokers asked if it is time; False once they had a round's time to answer."""
+        asked_at_s = self._asked_at_s.get(key)
+        is_time = asked_at_s is None or self._now_s >= asked_at_s + ASK_AGAIN_S
+        if is_time:
+            self._asked_at_s[key] = self._now_s
+            for broker in brokers:
+                self._ask.setdefault(broker, []).append(key)
+        at_s = self._asked_at_s[key] + ASK_AGAIN_S
+        self._again.add(key[0])
+        self._again_at_s = at_s if self._again_at_s is None else min(self._again_at_s, at_s)
+        return asked_at_s is None or not is_time
+
+
+def _is_settled(state: PartitionState, live: LiveBrokers) -> bool:
+    """Whether nothing can follow from who is alive; said quickly, because it nearly always is."""
+    if state.leader == -1 or state.elr or state.adding or state.removing:
+        return False
+    for broker, epoch in zip(state.isr, state.broker_epochs, strict=True):
+        one = live.get(broker)
+        if one is None or one.broker_epoch != epoch:
+            return False
+    return state.leader in state.isr
+
+
+def _replica_holders(image: ClusterImage) -> set[int]:
+    """The brokers that hold replicas of anything, or are to."""
+    holders: set[int] = set()
+    for topic in image.topics_by_id.values():
+        for state in topic.partitions:
+            holders.update(state.replicas)
+    return holders

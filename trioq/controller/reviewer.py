@@ -1,0 +1,165 @@
+"""The controller's main work: look at each new image, write what must change."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final
+
+import trio
+
+from trioq import logs
+from trioq.clock import Clock
+from trioq.controller.controller_counters import ControllerCounters
+from trioq.controller.election_state import LogEnd
+from trioq.controller.review_state import (
+    Findings,
+    PartitionChange,
+    PartitionKey,
+    ReviewState,
+    batches,
+)
+from trioq.controller.write_chain import WriteChain
+from trioq.metastore.feed import ImageFollower
+from trioq.metastore.image import ClusterImage
+from trioq.types import TopicPartition
+
+_log = logs.get_logger("trioq.controller")
+
+_PARTITIONS_PER_CHECKPOINT: Final = 1_000
+_ASK_TIMEOUT_S: Final = 5.0
+
+AskLogEnds = Callable[[int, Sequence[TopicPartition]], Awaitable[Mapping[TopicPartition, LogEnd]]]
+"""Asks a broker how far its logs of these partitions reach; those that it does not tell are left
+out, and a broker that cannot be reached tells nothing. Raises nothing but Cancelled."""
+
+
+class Reviewer:
+    """Follows the image for one controller term."""
+
+    def __init__(
+        self,
+        chain: WriteChain,
+        follower: ImageFollower,
+        state: ReviewState,
+        *,
+        clock: Clock,
+        counters: ControllerCounters,
+        ask_log_ends: AskLogEnds | None = None,
+    ) -> None:
+        self.state = state
+        self._chain = chain
+        self._follower = follower
+        self._clock = clock
+        self._counters = counters
+        self._ask_log_ends = ask_log_ends
+        self._woken = trio.Event()
+
+    def wake(self) -> None:
+        """Look again now, as something of `state` was changed."""
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Review until cancelled. Raises as WriteChain.write_all, and CorruptNode."""
+        async with trio.open_nursery() as review_nursery:
+            review_nursery.start_soon(self._watch_image)
+            while True:
+                self._woken = trio.Event()
+                findings = await self._look()
+                for broker, keys in findings.ask.items():
+                    review_nursery.start_soon(self._ask, broker, keys)
+                if findings.changes:
+                    await self._write(findings.changes)
+                else:
+                    await self._wait(findings.again_at_s)
+
+    async def _watch_image(self) -> None:
+        image = self._follower.image
+        while True:
+            image = await self._follower.wait_for_swap(image)
+            self._woken.set()
+
+    async def _wait(self, until_s: float | None) -> None:
+        if until_s is None:
+            await self._woken.wait()
+            return
+        with trio.move_on_after(max(0.0, until_s - self._clock.monotonic_s())):
+            await self._woken.wait()
+
+    async def _look(self) -> Findings:
+        since_checkpoint = 0
+        for topic in self.state.begin(self._follower.image, self._clock.monotonic_s()):
+            self.state.examine(topic)
+            since_checkpoint += len(topic.partitions)
+            if since_checkpoint >= _PARTITIONS_PER_CHECKPOINT:
+                since_checkpoint = 0
+                await trio.lowlevel.checkpoint()
+        self._counters.offline_partitions = sum(map(len, self.state.offline.values()))
+        return self.state.findings()
+
+    async def _write(self, changes: Sequence[PartitionChange]) -> None:
+        """Write all changes but those that a change of somebody else overtook."""
+        left = list(batches(changes))
+        while left:
+            written = await self._chain.write_all(
+                [[change.operation() for change in batch] for batch in left]
+            )
+            for place, batch in enumerate(left):
+                if place not in written.refused:
+                    self._count(batch)
+            if not written.refused:
+                await self._follower.wait_for(written.position)
+                return
+            await self._follower.catch_up()
+            losers: list[PartitionChange] = []
+            retried: list[list[PartitionChange]] = []
+            for place, error in written.refused.items():
+                batch = left[place]
+                lost = [
+                    change
+                    for index, change in enumerate(batch)
+                    if index == error.index or _is_overtaken(change, self._follower.image)
+                ]
+                losers += lost
+                rest = [change for change in batch if change not in lost]
+                if rest:
+                    retried.append(rest)
+            self.state.look_again({change.topic.topic_id for change in losers})
+            left = retried
+
+    def _count(self, batch: Sequence[PartitionChange]) -> None:
+        elected = sum(change.is_election for change in batch)
+        self._counters.elections += elected
+        self._counters.partition_changes += len(batch)
+        _log.info("partition states written", partitions=len(batch), elected=elected)
+
+    async def _ask(self, broker: int, keys: Sequence[PartitionKey]) -> None:
+        """Ask one broker how far its logs reach; the answer is looked at with the next image."""
+        image = self._follower.image
+        registered = image.brokers.get(broker)
+        if registered is None or self._ask_log_ends is None:
+            return
+        names: dict[TopicPartition, PartitionKey] = {}
+        for topic_id, number in keys:
+            topic = image.topics_by_id.get(topic_id)
+            if topic is not None:
+                names[TopicPartition(topic.name, number)] = topic_id, number
+        ends: Mapping[TopicPartition, LogEnd] = {}
+        with trio.move_on_after(_ASK_TIMEOUT_S):
+            ends = await self._ask_log_ends(broker, list(names))
+        if ends:
+            self.state.answered(
+                broker,
+                registered.broker_epoch,
+                {names[name]: end for name, end in ends.items() if name in names},
+            )
+            self.wake()
+
+
+def _is_overtaken(change: PartitionChange, image: ClusterImage) -> bool:
+    """Whether the partition is another than the change was planned from."""
+    topic = image.topics_by_id.get(change.topic.topic_id)
+    return (
+        topic is None
+        or change.partition >= len(topic.partitions)
+        or topic.partitions[change.partition].partition_epoch != change.before.partition_epoch
+    )
