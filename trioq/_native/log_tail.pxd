@@ -39,6 +39,11 @@ cdef class LogTail:
         self, object holder, Py_ssize_t position, Py_ssize_t size_bytes, int32_t last_offset_delta,
         int64_t max_timestamp, int32_t leader_epoch,
     ) except -1
+    # Stage a batch that has its offsets and epoch, and keeps them.
+    cdef int stage_copy(
+        self, object holder, Py_ssize_t position, Py_ssize_t size_bytes, int64_t base_offset,
+        int64_t last_offset, int64_t max_timestamp, int32_t leader_epoch,
+    ) except -1
 
 
 cdef class SegmentTail:

@@ -76,6 +76,28 @@ cdef class LogTail:
         self.log_end_offset = staged.last_offset + 1
         return staged.base_offset
 
+    cdef int stage_copy(
+        self, object holder, Py_ssize_t position, Py_ssize_t size_bytes, int64_t base_offset,
+        int64_t last_offset, int64_t max_timestamp, int32_t leader_epoch,
+    ) except -1:
+        cdef Staged staged = Staged.__new__(Staged)
+        PyObject_GetBuffer(holder, &staged.view, PyBUF_WRITABLE)
+        if position < 0 or size_bytes < HEADER_BYTES_C or size_bytes > staged.view.len - position:
+            raise ValueError(
+                f"no batch of {size_bytes} bytes at {position} of {staged.view.len} bytes"
+            )
+        staged.data = <uint8_t*>staged.view.buf + position
+        staged.size_bytes = size_bytes
+        staged.base_offset = base_offset
+        staged.last_offset = last_offset
+        staged.max_timestamp = max_timestamp
+        staged.leader_epoch = leader_epoch
+        self.log_dir.dirty[self] = None
+        self._staged.append(staged)
+        self.log_dir.unwritten_bytes += size_bytes
+        self.log_end_offset = last_offset + 1
+        return 0
+
     def _stage(self, batch, BatchHeader header not None, int32_t leader_epoch):
         return self.stage(
             batch, 0, header.size_bytes, header.last_offset_delta, header.max_timestamp,

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from trioq.errors import CorruptMessage, KafkaStorageError, OffsetOutOfRange
 from trioq.storage.batch_scan import batch_edge
-from trioq.storage.log_append import Appended, AppendLog
+from trioq.storage.log_append import Appended
 from trioq.storage.log_dir_files import write_checkpoints
 from trioq.storage.log_producers import write_snapshot
 from trioq.storage.log_read import (
@@ -22,6 +22,7 @@ from trioq.storage.log_read import (
     find_timestamp,
     read_region,
 )
+from trioq.storage.log_replica import ReplicaLog
 from trioq.storage.log_writer import SyncRequest
 from trioq.storage.retention import retired_segments
 from trioq.types import FileRegion
@@ -29,7 +30,7 @@ from trioq.types import FileRegion
 __all__ = ["Appended", "Log"]
 
 
-class Log(AppendLog):
+class Log(ReplicaLog):
     """One partition's log. Owned by the broker's loop: plain calls on its thread only.
 
     A log that was never written has no directory; one that is not used holds no descriptor.

@@ -148,7 +148,7 @@ class AppendLog(LogState):
             self._progressed()
         return self._writing is None
 
-    def _segment_for(self, staged: Staged) -> Segment:
+    def _segment_for(self, staged: Staged | BatchHeader) -> Segment:
         """The active segment, made or rolled so that the batch fits. Raises OSError."""
         segments = self.segments
         config = self.config

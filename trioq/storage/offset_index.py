@@ -29,6 +29,11 @@ class OffsetIndex:
         self.data += ENTRY.pack(relative_offset, position)
         self.entries += 1
 
+    def extend(self, entries: bytes | bytearray) -> None:
+        """Add encoded entries that follow on those here."""
+        self.data += entries
+        self.entries += len(entries) // ENTRY_BYTES
+
     def entry(self, number: int) -> tuple[int, int]:
         relative_offset, position = ENTRY.unpack_from(self.data, number * ENTRY_BYTES)
         return relative_offset, position

@@ -6,6 +6,7 @@ from collections import OrderedDict
 
 from trioq._native.batch import BatchHeader, locate_in_file
 from trioq._native.log_tail import SegmentTail
+from trioq._native.replica_run import ReplicaRun
 from trioq.errors import CorruptMessage
 from trioq.storage.batch_scan import BatchScan, batch_edge
 from trioq.storage.disk import Disk, DiskFile
@@ -90,6 +91,17 @@ class Segment(SegmentTail):
         assert self.times is not None
         self.offsets.append(last_offset - self.base_offset, self.size)
         self.times.maybe_append(self.max_timestamp, self.max_timestamp_offset - self.base_offset)
+
+    def add_run(self, run: ReplicaRun, position: int, end: int, interval_bytes: int) -> int:
+        """Account for [position, end) of the run, just written at `size`; the offset behind it."""
+        assert self.offsets is not None
+        assert self.times is not None
+        end_offset, offsets, times = run.account(
+            self, position, end, interval_bytes, self.times.last()[0]
+        )
+        self.offsets.extend(offsets)
+        self.times.extend(times)
+        return end_offset
 
     def is_full(
         self, size_bytes: int, last_offset: int, segment_bytes: int, index_bytes: int

@@ -39,6 +39,11 @@ class TimeIndex:
             self.data += ENTRY.pack(timestamp, relative_offset)
             self.entries += 1
 
+    def extend(self, entries: bytes | bytearray) -> None:
+        """Add encoded entries that follow on those here."""
+        self.data += entries
+        self.entries += len(entries) // ENTRY_BYTES
+
     def floor(self, timestamp: int) -> tuple[int, int]:
         """The greatest entry whose timestamp is <= `timestamp`; (-1, -1) if there is none."""
         return find_time(self.data, self.entries, timestamp)
