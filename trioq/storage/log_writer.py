@@ -194,7 +194,13 @@ class LogWriter(WriteMode):
         self._work: trio.Event | None = None
         self.is_threaded = False
 
-    def write(self, file: SharedFile, group: list[Staged], position: int, length: int) -> None:
+    def write(
+        self,
+        file: SharedFile,
+        group: list[Staged] | list[memoryview],
+        position: int,
+        length: int,
+    ) -> None:
         """Write a group inline. Raises OSError."""
         started = perf_counter()
         file.file.pwritev(cast("list[Buffer]", group), position)
