@@ -92,6 +92,16 @@ def test_rule_8_a_shrink_counts_only_once_it_is_read_back() -> None:
     assert isr.high_watermark(10) == 10
 
 
+def test_rule_8_what_was_sent_before_stays_open_when_the_last_is_withdrawn() -> None:
+    isr = IsrState(LEADER, state_of([]))
+    isr.propose(epochs_of([2]))
+    isr.propose(epochs_of([3]))
+    isr.withdraw()
+    fetch(isr, 2, 7)
+    assert isr.high_watermark(10) == 7
+    assert isr.is_undecided
+
+
 def test_rule_8_what_is_known_not_to_be_written_counts_no_more() -> None:
     isr = IsrState(LEADER, state_of([]))
     isr.propose(epochs_of([2]))
@@ -200,6 +210,14 @@ def test_who_has_everything_is_in_sync_however_long_it_has_nothing_to_fetch() ->
     assert laggards(isr, 10, 1000) == set()
     assert laggards(isr, 11, 1029) == set()
     assert laggards(isr, 11, 1031) == {2}
+
+
+def test_who_joins_has_as_long_as_anybody_to_reach_the_end() -> None:
+    isr = IsrState(LEADER, state_of([]), now_s=0)
+    fetch(isr, 2, 10, leader_end=20, now_s=100)
+    isr.decide(state_of([2], version=1), 100)
+    assert laggards(isr, 20, 130) == set()
+    assert laggards(isr, 20, 130.5) == {2}
 
 
 def test_lag_by_messages_acts_only_when_it_lasts() -> None:

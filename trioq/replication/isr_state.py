@@ -63,8 +63,9 @@ class IsrState:
     __slots__ = (
         "_counted",
         "_followers",
-        "_proposed_epochs",
+        "_open_epochs",
         "_proposed_over",
+        "_sent_epochs",
         "committed",
         "is_alone",
         "least",
@@ -87,9 +88,11 @@ class IsrState:
         self.start_offset = start_offset
         self.least = 1
         """The high watermark rests while fewer than these are in sync (rule 9)."""
-        self._proposed_epochs: dict[int, int] | None = None
+        self._open_epochs: dict[int, int] = {}
+        self._sent_epochs: dict[int, int] = {}
         self._proposed_over = -1
         self._followers: dict[int, Follower] = {}
+        self.committed: frozenset[int] = frozenset()
         self.decide(state, now_s)
 
     # ---- who counts ----
@@ -98,40 +101,45 @@ class IsrState:
         """The metastore's state is known: proposals over an earlier one are decided by it."""
         if self.local_id not in state.isr:
             raise BrokerBug(f"leader {self.local_id} is not in the ISR {sorted(state.isr)}")
+        joined = set(state.isr).difference(self.committed)
         self.state = state
         self.committed = frozenset(state.isr)
         if state.partition_epoch > self._proposed_over:
-            self._proposed_epochs = None
+            self._open_epochs = {}
+            self._sent_epochs = {}
         for replica in list(self._followers):
             if replica not in state.replicas and replica not in state.isr:
                 del self._followers[replica]
         for replica in (*state.replicas, *state.isr):
             if replica != self.local_id and replica not in self._followers:
                 self._followers[replica] = Follower(now_s)
+        for replica in joined:
+            if replica != self.local_id:
+                # It may have joined far from the end: it has as long as anybody to get there.
+                self._followers[replica].caught_up_s = now_s
         self._count()
 
     def propose(self, members: Mapping[int, int]) -> None:
         """A change of the ISR to `members`, with their broker epochs, goes to the metastore, to
         replace the state that is known; its outcome is open until a later one is decided.
         """
-        known = self._proposed_epochs or {}
-        self._proposed_epochs = {**known, **members}
+        self._open_epochs |= self._sent_epochs
+        self._sent_epochs = dict(members)
         self._proposed_over = self.state.partition_epoch
         self._count()
 
     def withdraw(self) -> None:
-        """What was proposed was not, and never will be, written."""
-        self._proposed_epochs = None
-        self._proposed_over = -1
+        """What was proposed last was not, and never will be, written."""
+        self._sent_epochs = {}
         self._count()
 
     @property
     def is_undecided(self) -> bool:
         """A proposal's outcome is open."""
-        return self._proposed_epochs is not None
+        return bool(self._open_epochs or self._sent_epochs)
 
     def _count(self) -> None:
-        epochs = {**(self._proposed_epochs or {})}
+        epochs = self._open_epochs | self._sent_epochs
         # Who is in both is in it by what is committed.
         epochs.update(zip(self.state.isr, self.state.broker_epochs, strict=True))
         counted = []

@@ -73,7 +73,11 @@ class Partition(LeaderSide, FollowerSide):
             self._isr_decided(state)
 
     def _may_lead(self, state: PartitionState) -> bool:
-        if state.leader != self.local_id or self.log.failed or self.local_id not in state.isr:
+        return state.leader == self.local_id and not self.log.failed and self.is_named_by(state)
+
+    def is_named_by(self, state: PartitionState) -> bool:
+        """Whether the ISR of `state` has this broker under its present broker epoch."""
+        if self.local_id not in state.isr:
             return False
         named_epoch = state.broker_epochs[state.isr.index(self.local_id)]
         return 0 <= self.broker_epoch == named_epoch

@@ -1,0 +1,298 @@
+"""Changes of the in-sync replicas, from the leader to the metastore and back.
+
+The leader compares and sets its own partitions' nodes at the version that it knows, so whatever
+else was written meanwhile wins, and tells of it in the feed. Before a change is sent it is
+proposed to the partition, which from then on counts old and new members (rule 8 of SAFETY), until
+it is known what the node holds: from the write's result, by reading it back, or from the feed.
+
+A write of unknown outcome may still be carried out after the node was read back unchanged. So
+such a partition stays undecided and its node is written again, if need be with the members that
+it has: once this succeeds the earlier write cannot any more.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
+
+import trio
+
+from trioq import logs
+from trioq.errors import KafkaStorageError, MetastoreError
+from trioq.metastore import feed, layout, store
+from trioq.metrics import Counters
+from trioq.replication.isr_state import changed_isr
+
+if TYPE_CHECKING:
+    from trioq.clock import Clock
+    from trioq.config import BrokerConfig
+    from trioq.metastore.image import ClusterImage
+    from trioq.metastore.layout import PartitionState
+    from trioq.replication.partition import Partition
+    from trioq.replication.partitions import Partitions
+    from trioq.replication.replica import Replica
+
+LAG_CHECK_S: Final = 0.5
+"""How often members that lag are looked for; shrinking is batched over this time."""
+GATHER_JOINS_S: Final = 0.02
+"""How long followers that may join are gathered before they are written."""
+MOST_PARTITIONS: Final = 100
+MOST_IN_FLIGHT: Final = 8
+FIRST_PAUSE_S: Final = 0.1
+LONGEST_PAUSE_S: Final = 5.0
+
+log = logs.get_logger(__name__)
+
+
+class IsrCounters(Counters):
+    """Changes of in-sync replicas that this broker wrote."""
+
+    __slots__ = ("expands", "failed_writes", "hand_overs", "shrinks")
+
+    expands: int
+    failed_writes: int
+    hand_overs: int
+    shrinks: int
+
+
+class _Change(NamedTuple):
+    """What is to be written for a partition: `after` at the version of `before`."""
+
+    partition: Partition
+    before: PartitionState
+    after: PartitionState
+
+    @property
+    def path(self) -> str:
+        partition = self.partition
+        return layout.partition_path(partition.topic_id, partition.topic_partition.partition)
+
+
+class IsrKeeper:
+    """Keeps the ISR of every partition led here true: laggards leave, who caught up joins.
+
+    `run` owns it; a JoinWatcher. Where a log directory has failed, its partitions are handed to
+    another replica in sync: their leader is written as nobody, and the controller elects.
+    """
+
+    def __init__(
+        self,
+        metastore: store.Metastore,
+        partitions: Partitions,
+        image: Callable[[], ClusterImage],
+        clock: Clock,
+        config: Callable[[], BrokerConfig],
+    ) -> None:
+        self._metastore = metastore
+        self._partitions = partitions
+        self._image = image
+        self._clock = clock
+        self._config = config
+        self._joining: dict[Replica, None] = {}
+        self._may_join = trio.Event()
+        self._pause_s = 0.0
+        self.counters = IsrCounters()
+
+    def may_join(self, partition: Replica) -> None:
+        """See trioq.replication.waiters.JoinWatcher."""
+        self._joining[partition] = None
+        self._may_join.set()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Watch and write until cancelled; then some change may be of unknown outcome.
+
+        While the metastore does not answer, changes wait. Raises TooLarge, which is a bug.
+        """
+        self._partitions.use_join_watcher(self)
+        task_status.started()
+        try:
+            next_check_s = trio.current_time()
+            while True:
+                with trio.move_on_at(next_check_s):
+                    await self._may_join.wait()
+                    await trio.sleep(GATHER_JOINS_S)
+                is_check = trio.current_time() >= next_check_s
+                changes = list(self._changes(is_check=is_check))
+                if is_check:
+                    next_check_s = trio.current_time() + self._check_interval_s()
+                if changes:
+                    await self._write_all(changes)
+                if self._pause_s:
+                    await trio.sleep(self._pause_s * (1 - random.random() / 2))  # noqa: S311
+        finally:
+            self._partitions.use_join_watcher(None)
+
+    def _check_interval_s(self) -> float:
+        return min(LAG_CHECK_S, self._config().replica_lag_time_max_ms / 2000)
+
+    # ---- what to write --------------------------------------------------------------------
+
+    def _changes(self, *, is_check: bool) -> Iterator[_Change]:
+        joining, self._joining = self._joining, {}
+        self._may_join = trio.Event()
+        brokers = self._image().brokers
+        registered = {one.broker_id: one.broker_epoch for one in brokers.values()}
+        looked_at = self._partitions if is_check else cast("dict[Partition, None]", joining)
+        for partition in list(looked_at):
+            change = self._change(partition, registered, is_check=is_check)
+            if change is not None:
+                yield change
+
+    def _change(
+        self, partition: Partition, registered: dict[int, int], *, is_check: bool
+    ) -> _Change | None:
+        isr = partition.isr
+        if isr is None:
+            return self._hand_over(partition)
+        if isr.is_alone and not isr.is_undecided and len(isr.state.replicas) == 1:
+            return None
+        config, state = self._config(), isr.state
+        leaving: set[int] = set()
+        if is_check:
+            leaving = isr.laggards(
+                partition.log.written_end_offset,
+                self._clock.monotonic_s(),
+                max_lag_s=config.replica_lag_time_max_ms / 1000,
+                max_lag_messages=config.replica_lag_max_messages,
+            )
+        joining = {
+            replica: epoch
+            for replica, epoch in isr.joiners(partition.log.high_watermark).items()
+            if registered.get(replica) == epoch
+        }
+        if not (leaving or joining or isr.is_undecided):
+            return None
+        after = changed_isr(
+            state,
+            joining=joining,
+            leaving=leaving,
+            min_insync=partition.config.min_insync_replicas,
+        )
+        return _Change(partition, state, after)
+
+    def _hand_over(self, partition: Partition) -> _Change | None:
+        """A partition whose log failed here is another's to lead, if another is in sync."""
+        state = partition.state
+        if state is None or not partition.log.failed or partition.is_closed:
+            return None
+        me = partition.local_id
+        if state.leader != me or len(state.isr) == 1 or not partition.is_named_by(state):
+            return None
+        without = changed_isr(state, joining={}, leaving={me}, min_insync=1)
+        after = without._replace(leader=-1, leader_epoch=state.leader_epoch + 1, last_leader=me)
+        return _Change(partition, state, after)
+
+    # ---- writing --------------------------------------------------------------------------
+
+    async def _write_all(self, changes: Sequence[_Change]) -> None:
+        limit = trio.CapacityLimiter(MOST_IN_FLIGHT)
+        rest = iter(changes)
+        failed_before = self.counters.failed_writes
+        async with trio.open_nursery() as nursery:
+            while batch := list(islice(rest, MOST_PARTITIONS)):
+                nursery.start_soon(self._write_batch, batch, limit)
+        if self.counters.failed_writes == failed_before:
+            self._pause_s = 0.0
+        else:
+            self._pause_s = min(LONGEST_PAUSE_S, max(FIRST_PAUSE_S, 2 * self._pause_s))
+
+    async def _write_batch(self, batch: list[_Change], limit: trio.CapacityLimiter) -> None:
+        """Write a batch as one multi, without those whose nodes have moved on."""
+        async with limit:
+            while batch := [one for one in batch if self._propose(one)]:
+                operations = [
+                    store.Set(one.path, one.after.encode(), one.before.partition_epoch)
+                    for one in batch
+                ]
+                try:
+                    results = await self._metastore.multi(feed.with_entry(operations))
+                except store.NodeError as error:
+                    if error.index >= len(batch):
+                        raise  # the feed's own node: the cluster is not there
+                    loser = batch.pop(error.index)
+                    await self._read_back([loser])
+                except store.TooLarge:
+                    raise
+                except store.MetastoreUnavailable as error:
+                    self._failed(batch, error, is_unwritten=True)
+                    return
+                except MetastoreError as error:
+                    self._failed(batch, error, is_unwritten=False)
+                    await self._read_back(batch)
+                    return
+                else:
+                    for one, version in zip(batch, results, strict=False):
+                        assert isinstance(version, int)
+                        self._written(one, version)
+                    return
+
+    def _propose(self, change: _Change) -> bool:
+        """Count old and new members from now on; False if the change is out of date."""
+        partition, before, after = change
+        if partition.partition_epoch != before.partition_epoch or partition.is_closed:
+            return False
+        if after.leader == partition.local_id:
+            if partition.isr is None:
+                return False
+            partition.propose_isr(dict(zip(after.isr, after.broker_epochs, strict=True)))
+        return True
+
+    def _failed(
+        self, batch: Iterable[_Change], error: MetastoreError, *, is_unwritten: bool
+    ) -> None:
+        self.counters.failed_writes += 1
+        changes = list(batch)
+        log.warning(
+            "isr_change_failed",
+            partitions=len(changes),
+            first=str(changes[0].partition.topic_partition),
+            reason=str(error),
+            consequence="it is tried again; until then old and new members count",
+        )
+        if is_unwritten:
+            for partition, before, _ in changes:
+                if partition.partition_epoch == before.partition_epoch and partition.is_leader:
+                    partition.withdraw_isr()
+
+    async def _read_back(self, changes: Sequence[_Change]) -> None:
+        """Learn what the nodes hold now; a topic that is gone is left to the feed."""
+        paths = [one.path for one in changes]
+        try:
+            nodes = await self._metastore.get_many(paths)
+        except MetastoreError as error:
+            self.counters.failed_writes += 1
+            log.warning("isr_not_read_back", partitions=len(paths), reason=str(error))
+            return
+        for one, path, node in zip(changes, paths, nodes, strict=True):
+            if node is not None:
+                of = partial(layout.PartitionState.of, version=node.version)
+                self._apply(one.partition, layout.decode_node(path, node.value, of))
+
+    def _written(self, change: _Change, version: int) -> None:
+        partition, before, after = change
+        joined = sorted(set(after.isr) - set(before.isr))
+        left = sorted(set(before.isr) - set(after.isr))
+        self.counters.expands += len(joined)
+        self.counters.shrinks += len(left)
+        self.counters.hand_overs += after.leader == -1
+        log.info(
+            "isr_changed",
+            partition=str(partition.topic_partition),
+            joined=joined,
+            left=left,
+            isr=list(after.isr),
+            elr=list(after.elr),
+            leader=after.leader,
+        )
+        self._apply(partition, after._replace(partition_epoch=version))
+
+    def _apply(self, partition: Partition, state: PartitionState) -> None:
+        try:
+            partition.apply_state(state)
+        except KafkaStorageError as error:
+            log.error(
+                "partition_offline", partition=str(partition.topic_partition), reason=str(error)
+            )
