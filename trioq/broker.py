@@ -3,12 +3,14 @@
     root_nursery                   anything escaping ends the process, exit 70
     ├ signals                      SIGTERM/SIGINT: drain; a second one: cancel
     └ metastore_nursery            the feed's follower                          [supervised]
+      │                            in a cluster: the pulse, and once the rest runs the membership
       └ storage_nursery            log writers, retention, checkpoints
         └ coordinator_nursery      groups: a writer per coordination slot that has work, upkeep
+          │                        in a cluster: the controller
           └ server_nursery         reactor, deadlines, listeners, connections
 
-Indentation is nesting of `async with`, so the shutdown order is the code's shape. Followers'
-fetchers and the controller's slot have their place between storage and server.
+Indentation is nesting of `async with`, so the shutdown order is the code's shape. What only a
+broker of a cluster has is in trioq.cluster, which a single broker does not import.
 """
 
 from __future__ import annotations
@@ -16,12 +18,15 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import trio
 
-from trioq.clock import Clock, SystemClock
+from trioq.clock import BootClock, Clock, SystemClock
 from trioq.config import BrokerConfig
 from trioq.controller.producer_ids import ProducerIds
 from trioq.controller.takeover import take_over_alone
@@ -50,7 +55,14 @@ from trioq.storage.log_services import LogServices
 from trioq.supervise import supervise
 from trioq.types import TopicPartition
 
+if TYPE_CHECKING:
+    from trioq.cluster.member import Member
+    from trioq.metastore.zookeeper import ZooKeeperMetastore
+
 METASTORE_FILE = "metastore.sqlite"
+COALESCE_S = 0.010
+"""How long a broker of a cluster gathers changes of the feed before it reads them."""
+
 FETCH_SESSION_EVICTION_S = 120.0
 """A session idle for so long gives up its slot when another needs it (KIP-227)."""
 
@@ -71,9 +83,10 @@ class Broker:
         self, config: BrokerConfig, *, clock: Clock | None = None, disk: Disk | None = None
     ) -> None:
         self.config = config
-        self._clock: Clock = clock or SystemClock()
+        self._clock: Clock = clock or (BootClock() if config.is_clustered else SystemClock())
         self._disk: Disk = disk or OsDisk()
         self._stop = trio.Event()
+        self._member: Member | None = None
 
     def stop(self) -> None:
         """Begin to drain: `run` returns when everything is stopped and closed."""
@@ -97,7 +110,7 @@ class Broker:
         # Before the metastore, so that a second broker is told who holds the directory.
         locks = {paths[0]: self._lock(paths[0])}
         try:
-            async with open_embedded(Path(paths[0]) / METASTORE_FILE) as metastore:
+            async with self._open_metastore(paths[0]) as metastore:
                 cluster_id = await ensure_cluster(metastore, slots=self.config.coordination_slots)
                 log_dirs = self._open_logs(paths, cluster_id, locks)
                 locks.clear()
@@ -115,6 +128,13 @@ class Broker:
         finally:
             for lock in locks.values():
                 lock.release()
+
+    def _open_metastore(self, data_dir: str) -> AbstractAsyncContextManager[Metastore]:
+        if not self.config.is_clustered:
+            return open_embedded(Path(data_dir) / METASTORE_FILE)
+        from trioq.cluster.connect import connect  # noqa: PLC0415  for clusters only
+
+        return connect(self.config, self._clock)
 
     def _lock(self, path: str) -> DiskLock:
         try:
@@ -146,7 +166,11 @@ class Broker:
         if not was_clean:
             recovered = await trio.to_thread.run_sync(log_dirs.recover)
         partitions = Partitions(log_dirs, self.config)
-        follower = ImageFollower(metastore, on_swap=partial(self._follow, partitions))
+        follower = ImageFollower(
+            metastore,
+            on_swap=partial(self._follow, partitions),
+            coalesce_s=COALESCE_S if self.config.is_clustered else 0.0,
+        )
         context = self._context(log_dirs, metastore, partitions, follower)
         groups = self._groups = GroupService(
             metastore,
@@ -154,41 +178,78 @@ class Broker:
             clock=self._clock,
             deadlines=context.deadlines,
             image=lambda: follower.image,
-            log_end=None if was_clean else partitions.log_end,
+            log_end=None if was_clean or self.config.is_clustered else partitions.log_end,
         )
+        context.groups = groups.coordinator_at_first_use()
         server = Server(context)
+        self.server, self.context = server, context
         server.bind(self.config.endpoints())
         try:
-            registration = await self._register(metastore, log_dirs, server)
-            chain = await take_over_alone(
-                metastore, registration.broker_id, registration.broker_epoch
-            )
-            partitions.use_broker_epoch(registration.broker_epoch)
-            await groups.slots.read(registration.broker_id)
-        except BaseException:
+            describe = partial(self._registration, log_dirs, server)
+            if self.config.is_clustered:
+                member = self._member = self._make_member(metastore, follower, describe)
+                follow_feed: Callable[..., Awaitable[object]] = member.follow_feed
+            else:
+                await self._take_over_alone(metastore, follower, describe())
+                follow_feed = follower.run
+            async with trio.open_nursery() as metastore_nursery:
+                await metastore_nursery.start(_start_supervised, "feed follower", follow_feed)
+                self._settle_logs(log_dirs, follower.image, recovered)
+                await self._run_services(log_dirs, metastore_nursery, task_status)
+                metastore_nursery.cancel_scope.cancel()
+        finally:
             server.close_listeners()
-            raise
-        context.topic_admin = TopicAdmin(chain, follower, self.config)
-        context.groups = groups.coordinator_at_first_use()
-        self.server, self.context = server, context
-        async with trio.open_nursery() as metastore_nursery:
-            await metastore_nursery.start(_start_supervised, "feed follower", follower)
-            self._settle_logs(log_dirs, follower.image, recovered)
-            async with trio.open_nursery() as storage_nursery:
-                await storage_nursery.start(partial(log_dirs.run, self._log_services()))
-                async with trio.open_nursery() as coordinator_nursery:
-                    await coordinator_nursery.start(groups.run)
-                    async with trio.open_nursery() as server_nursery:
-                        await server_nursery.start(server.run)
-                        task_status.started()
-                        await self._stop.wait()
-                        groups.begin_stop()
-                        await server.drain(self.config.shutdown_drain_timeout_ms / 1000)
-                        await groups.finish_stop()
-                        server_nursery.cancel_scope.cancel()
-                    coordinator_nursery.cancel_scope.cancel()
-                storage_nursery.cancel_scope.cancel()
-            metastore_nursery.cancel_scope.cancel()
+
+    async def _run_services(
+        self,
+        log_dirs: LogDirs,
+        metastore_nursery: trio.Nursery,
+        task_status: trio.TaskStatus[None],
+    ) -> None:
+        """Start what serves, from the disks up to the clients; end it in the opposite order."""
+        member, groups, server = self._member, self._groups, self.server
+        if member is not None:
+            await metastore_nursery.start(member.pulse.run)
+        async with trio.open_nursery() as storage_nursery:
+            await storage_nursery.start(partial(log_dirs.run, self._log_services()))
+            async with trio.open_nursery() as coordinator_nursery:
+                await coordinator_nursery.start(groups.run)
+                if member is not None:
+                    await metastore_nursery.start(member.membership.run)
+                    coordinator_nursery.start_soon(member.control)
+                async with trio.open_nursery() as server_nursery:
+                    await server_nursery.start(server.run)
+                    task_status.started()
+                    await self._stop.wait()
+                    groups.begin_stop()
+                    await server.drain(self.config.shutdown_drain_timeout_ms / 1000)
+                    await groups.finish_stop()
+                    server_nursery.cancel_scope.cancel()
+                coordinator_nursery.cancel_scope.cancel()
+            storage_nursery.cancel_scope.cancel()
+
+    def _make_member(
+        self,
+        metastore: Metastore,
+        follower: ImageFollower,
+        describe: Callable[[], BrokerRegistration],
+    ) -> Member:
+        from trioq.cluster.member import Member  # noqa: PLC0415  for clusters only
+
+        return Member(
+            cast("ZooKeeperMetastore", metastore), follower, self.context, self._groups, describe
+        )
+
+    async def _take_over_alone(
+        self, metastore: Metastore, follower: ImageFollower, registration: BrokerRegistration
+    ) -> None:
+        """Be all there is of the cluster: its one broker, its controller, leader of everything."""
+        registration = await register_broker(metastore, registration)
+        broker_id, broker_epoch = registration.broker_id, registration.broker_epoch
+        chain = await take_over_alone(metastore, broker_id, broker_epoch)
+        self.context.topic_admin = TopicAdmin(chain, follower, self.config)
+        self.context.partitions.use_broker_epoch(broker_epoch)
+        await self._groups.slots.read(broker_id)
 
     def _context(
         self,
@@ -215,27 +276,22 @@ class Broker:
             end_of_pass=[log_dirs.end_pass],
         )
 
-    async def _register(
-        self, metastore: Metastore, log_dirs: LogDirs, server: Server
-    ) -> BrokerRegistration:
-        """Tell the cluster who is here, and at which addresses: those of the bound ports."""
+    def _registration(self, log_dirs: LogDirs, server: Server) -> BrokerRegistration:
+        """Who is here, and at which addresses: those of the bound ports."""
         ports = {bound.listener.name: bound.port for bound in server.listeners}
         endpoints = {
             one.name: (one.advertised_host, one.advertised_port or ports[one.name])
             for one in self.config.endpoints()
         }
-        return await register_broker(
-            metastore,
-            BrokerRegistration(
-                broker_id=self.config.node_id,
-                broker_epoch=-1,
-                rack=self.config.broker_rack,
-                endpoints=endpoints,
-                directory_ids=tuple(str(one.directory_id) for one in log_dirs.dirs),
-                host=socket.gethostname(),
-                incarnation=secrets.token_hex(8),
-                clean=all(one.was_clean for one in log_dirs.dirs),
-            ),
+        return BrokerRegistration(
+            broker_id=self.config.node_id,
+            broker_epoch=-1,
+            rack=self.config.broker_rack,
+            endpoints=endpoints,
+            directory_ids=tuple(str(one.directory_id) for one in log_dirs.dirs),
+            host=socket.gethostname(),
+            incarnation=secrets.token_hex(8),
+            clean=all(one.was_clean for one in log_dirs.dirs),
         )
 
     def _settle_logs(self, log_dirs: LogDirs, image: ClusterImage, recovered: int) -> None:
@@ -271,6 +327,8 @@ class Broker:
             self._use_dynamic_config(partitions, before, after)
         partitions.apply_image(before, after)
         self._groups.follow(before, after)
+        if self._member is not None:
+            self._member.follow(before, after)
 
     def _use_dynamic_config(
         self, partitions: Partitions, before: ClusterImage, after: ClusterImage
@@ -285,14 +343,17 @@ class Broker:
             log.error("dynamic configuration is not used", reason=str(error))
             return
         self.context.config = config
-        self.context.topic_admin.use_config(config)
+        if self._member is not None:
+            self._member.use_config(config)
+        else:
+            self.context.topic_admin.use_config(config)
         partitions.use_config(config, before)
 
 
 async def _start_supervised(
-    name: str, follower: ImageFollower, *, task_status: trio.TaskStatus[None]
+    name: str, service: Callable[..., Awaitable[object]], *, task_status: trio.TaskStatus[None]
 ) -> None:
-    """Keep the follower running; started when it has loaded for the first time."""
+    """Keep `service` running; started when it has reported so for the first time."""
     is_started = False
 
     class _FirstStart:
@@ -304,4 +365,4 @@ async def _start_supervised(
                 is_started = True
                 task_status.started()
 
-    await supervise(name, partial(follower.run, task_status=_FirstStart()))
+    await supervise(name, partial(service, task_status=_FirstStart()))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import time
-from typing import Protocol
+from typing import Final, Protocol
+
+_BOOTTIME: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""macOS has none; its CLOCK_MONOTONIC counts that time too."""
 
 
 class Clock(Protocol):
@@ -28,6 +31,18 @@ class SystemClock:
 
     def monotonic_s(self) -> float:
         return time.monotonic()
+
+
+class BootClock(SystemClock):
+    """SystemClock whose monotonic clock counts the time in which the machine was suspended.
+
+    What ends at a moment that others count too, such as a lease, is measured on this one.
+    """
+
+    __slots__ = ()
+
+    def monotonic_s(self) -> float:
+        return time.clock_gettime(_BOOTTIME)
 
 
 class ManualClock:

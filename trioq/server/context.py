@@ -80,6 +80,16 @@ class ImageSource(Protocol):
     def image(self) -> ClusterImage: ...
 
 
+class Gate(Protocol):
+    """Keeps the reactor from serving while this broker does not know what it may serve."""
+
+    def is_shut(self, now_s: float) -> bool:
+        """Whether nothing may be served now, `now_s` on the broker's monotonic clock."""
+
+    async def opened(self) -> None:
+        """Wait until something may."""
+
+
 @dataclass(slots=True)
 class Context:
     """The parts of one broker that its handlers use; one object per broker.
@@ -102,6 +112,13 @@ class Context:
 
     groups: GroupCoordinator = field(init=False)
     """Set as `topic_admin`."""
+
+    forward: Callable[[Request], Awaitable[bytes | None]] | None = None
+    """In a cluster: the body of the controller's answer to a request that is for it; None where
+    this broker is to answer itself."""
+
+    gate: Gate | None = None
+    """In a cluster: asked before each pass of the reactor."""
 
     kept_metadata: KeptAnswers = field(default_factory=lambda: KeptAnswers(MAX_KEPT_BYTES))
     """Encoded answers to Metadata, of the cluster's image."""

@@ -162,7 +162,13 @@ class Dispatcher:
     async def _run_task(
         self, api: Api, connection: Connection, request: Request, slot: Slot
     ) -> None:
+        forward = self._ctx.forward
         try:
+            if api.for_controller and forward is not None:
+                answer = await forward(request)
+                if answer is not None:
+                    slot.complete_raw([answer])
+                    return
             slot.complete(await api.load()(self._ctx, request))
         except ProtocolViolation as error:
             connection.close(str(error))

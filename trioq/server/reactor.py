@@ -24,7 +24,7 @@ from trioq.server.dispatch import Dispatcher
 from trioq.server.receiver import Receiver
 
 if TYPE_CHECKING:
-    from trioq.server.context import Context
+    from trioq.server.context import Context, Gate
     from trioq.server.handlers.registry import Api
     from trioq.server.limits import Limits
 
@@ -75,7 +75,9 @@ class Reactor(PassQueue):
         self.now_s = ctx.clock.monotonic_s()
         self.budget = ReceiveBudget(limits.receive_budget_bytes)
         self._clock = ctx.clock
+        self._ctx = ctx
         self._end_of_pass = ctx.end_of_pass
+        self._gate: Gate | None = None
         self._dispatcher = Dispatcher(ctx, apis, limits, self.counters)
         self._receiver = Receiver(self, self._dispatcher, self._clock)
         self._poller: Poller[Connection] = open_poller()
@@ -89,6 +91,7 @@ class Reactor(PassQueue):
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled. Everything raised here is a bug and ends the broker."""
+        self._gate = self._ctx.gate
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
@@ -113,10 +116,12 @@ class Reactor(PassQueue):
         Other tasks get their turn after every pass that used up its time; small passes
         share a turn of that length, since a turn of the loop costs more than they do.
         """
-        poller, clock = self._poller, self._clock
+        poller, clock, gate = self._poller, self._clock, self._gate
         turn_end_s = clock.monotonic_s() + PASS_S
         turns_until_linger = credit = 0
         while True:
+            if gate is not None and gate.is_shut(clock.monotonic_s()):
+                await gate.opened()
             events = poller.poll()
             if not (events or self._ready or self._unsent):
                 if turns_until_linger:
@@ -137,7 +142,10 @@ class Reactor(PassQueue):
 
     async def _run_late_passes(self) -> None:
         """Passes for what was finished outside of one; many share a pass."""
+        gate = self._gate
         while True:
+            if gate is not None and gate.is_shut(self._clock.monotonic_s()):
+                await gate.opened()
             if self._dirty or self._closing or self._ready or self._unsent:
                 self._run_pass([])
                 await trio.lowlevel.checkpoint()

@@ -42,6 +42,7 @@ class Api:
     __slots__ = (
         "error_response",
         "first_version",
+        "for_controller",
         "handler",
         "is_barrier",
         "is_task",
@@ -59,6 +60,7 @@ class Api:
         *,
         barrier: bool,
         owns_data: bool = False,
+        for_controller: bool = False,
         handler: Callable[..., Any] | None = None,
         error_response: Callable[[int], Message] | None = None,
     ) -> None:
@@ -68,6 +70,8 @@ class Api:
         """Runs alone on its connection: after what came before, before what comes after."""
         self.owns_data = owns_data
         """An unexpected error in the handler ends the broker: it may have changed a log."""
+        self.for_controller = for_controller
+        """Carried out by the cluster's controller, whoever is asked; a TASK."""
         self.first_version = APIS[key].min_version
         self.last_version = APIS[key].max_version
         self.handler = handler
@@ -115,6 +119,11 @@ def _reads(key: ApiKey, kind: Kind = Kind.ANSWER, **options: Any) -> Api:
 
 def _writes(key: ApiKey, kind: Kind = Kind.TASK, **options: Any) -> Api:
     return Api(key, kind, barrier=True, **options)
+
+
+def _changes(key: ApiKey, **options: Any) -> Api:
+    """A change of the cluster's metadata."""
+    return _writes(key, for_controller=True, **options)
 
 
 def _groups() -> Iterable[Api]:
@@ -165,12 +174,12 @@ def served_apis() -> Mapping[int, Api]:
             _reads(ApiKey.DESCRIBE_LOG_DIRS),
             _reads(ApiKey.DESCRIBE_PRODUCERS),
             _reads(ApiKey.DESCRIBE_TOPIC_PARTITIONS),
-            _writes(ApiKey.CREATE_TOPICS),
-            _writes(ApiKey.DELETE_TOPICS),
-            _writes(ApiKey.CREATE_PARTITIONS),
+            _changes(ApiKey.CREATE_TOPICS),
+            _changes(ApiKey.DELETE_TOPICS),
+            _changes(ApiKey.CREATE_PARTITIONS),
             _writes(ApiKey.DELETE_RECORDS, owns_data=True),
-            _writes(ApiKey.ALTER_CONFIGS),
-            _writes(ApiKey.INCREMENTAL_ALTER_CONFIGS),
+            _changes(ApiKey.ALTER_CONFIGS),
+            _changes(ApiKey.INCREMENTAL_ALTER_CONFIGS),
             _writes(
                 ApiKey.INIT_PRODUCER_ID, error_response=_top_level_error(ApiKey.INIT_PRODUCER_ID)
             ),

@@ -1,0 +1,121 @@
+"""One broker as a member of a cluster: what it has beside the parts of a single one.
+
+membership     its registration, and the next one after a lost session
+pulse          the loop's gate and watchdog
+controller     stands for election while registered
+forwarder      passes on to the controller what is for the controller
+handover       gives leaderships away before it stops
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+import trio
+
+from trioq.cluster.forwarding import Forwarder, RoutedAdmin
+from trioq.cluster.log_ends import ask_log_ends
+from trioq.cluster.membership import Membership
+from trioq.cluster.pulse import Pulse
+from trioq.controller.controller import Controller
+from trioq.metastore.store import SessionLost
+from trioq.net.peer import Peers
+
+if TYPE_CHECKING:
+    from trioq.config import BrokerConfig
+    from trioq.coordinator.service import GroupService
+    from trioq.metastore.feed import ImageFollower
+    from trioq.metastore.image import ClusterImage
+    from trioq.metastore.layout import BrokerRegistration
+    from trioq.metastore.zookeeper import ZooKeeperMetastore
+    from trioq.server.context import Context
+
+
+class Member:
+    """The parts, and the tasks that the broker nests; see broker.py for the order."""
+
+    def __init__(
+        self,
+        metastore: ZooKeeperMetastore,
+        follower: ImageFollower,
+        context: Context,
+        groups: GroupService,
+        describe: Callable[[], BrokerRegistration],
+    ) -> None:
+        """`describe()` is what to register: broker epoch and incarnation are filled in."""
+        config, clock = context.config, context.clock
+        self._metastore = metastore
+        self._follower = follower
+        self._context = context
+        self._groups = groups
+        self._listener_name = config.inter_broker_listener
+        self.membership = Membership(metastore, describe, self._registered)
+        self.pulse = Pulse(metastore, follower, clock)
+        self.peers = Peers(self._address_of, client_id=f"trioq-broker-{config.node_id}")
+        self.controller = Controller(
+            metastore,
+            follower,
+            config=config,
+            clock=clock,
+            broker_id=config.node_id,
+            session_timeout_s=metastore.session_timeout_s,
+            ask_log_ends=partial(ask_log_ends, self.peers),
+        )
+        forwarder = Forwarder(config.node_id, self.controller, self.peers, follower)
+        context.topic_admin = RoutedAdmin(self.controller, forwarder)
+        context.forward = forwarder.forward
+        context.gate = self.pulse
+        context.metrics.register("controller", self.controller.counters)
+
+    # ---- the tasks, in the order in which they are started
+
+    async def follow_feed(
+        self, *, task_status: trio.TaskStatus[ClusterImage] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Follow the feed in one session after the other; started when it was loaded first."""
+        session = self._metastore.session
+        while True:
+            generation = await session.connected()
+            try:
+                await self._follower.run(task_status=task_status)
+            except* SessionLost:
+                task_status = trio.TASK_STATUS_IGNORED
+            await session.ended(generation)
+
+    async def control(self) -> None:
+        """Stand for election, and be the controller when elected; for each registration."""
+        registration: BrokerRegistration | None = None
+        while True:
+            registration = await self.membership.wait_other_than(registration)
+            async with trio.open_nursery() as controller_nursery:
+                controller_nursery.start_soon(self.controller.run, registration.broker_epoch)
+                await self.membership.wait_other_than(registration)
+                controller_nursery.cancel_scope.cancel()
+
+    # ---- called by the broker
+
+    def follow(self, before: ClusterImage, after: ClusterImage) -> None:
+        """The image was swapped, and the partitions follow it."""
+        if before.brokers is not after.brokers:
+            for broker_id in before.brokers.keys() | after.brokers.keys():
+                if before.brokers.get(broker_id) != after.brokers.get(broker_id):
+                    self.peers.forget(broker_id)
+
+    def use_config(self, config: BrokerConfig) -> None:
+        """Take changed values of the configuration."""
+        self.controller.use_config(config)
+
+    def close(self) -> None:
+        """Nothing is running any more."""
+        self.peers.close()
+
+    # ----
+
+    def _registered(self, registration: BrokerRegistration, _generation: int) -> None:
+        self._context.partitions.use_broker_epoch(registration.broker_epoch)
+
+    def _address_of(self, broker_id: int) -> tuple[str, int] | None:
+        broker = self._follower.image.brokers.get(broker_id)
+        return None if broker is None else broker.endpoints.get(self._listener_name)
