@@ -9,19 +9,24 @@ import pytest
 import trio
 
 from trioq.config import BrokerConfig
+from trioq.controller.election_state import LogEnd
+from trioq.controller.partition_admin import Reassignment, reassignments_in
 from trioq.controller.takeover import take_over_alone
 from trioq.controller.topic_rules import NewPartitions, NewTopic
 from trioq.controller.topics import TopicAdmin
 from trioq.controller.write_chain import WriteChain
 from trioq.errors import (
+    ElectionNotNeeded,
     InvalidConfig,
     InvalidPartitions,
     InvalidReplicaAssignment,
     InvalidReplicationFactor,
     InvalidRequest,
     InvalidTopicException,
+    NoReassignmentInProgress,
     NotController,
     PolicyViolation,
+    PreferredLeaderNotAvailable,
     RequestTimedOut,
     TopicAlreadyExists,
     TopicDeletionDisabled,
@@ -33,7 +38,8 @@ from trioq.metastore.bootstrap import ensure_cluster, register_broker
 from trioq.metastore.embedded import open_embedded
 from trioq.metastore.feed import ImageFollower
 from trioq.metastore.image import ClusterImage
-from trioq.types import ZERO_TOPIC_ID
+from trioq.metastore.store import Set
+from trioq.types import ZERO_TOPIC_ID, TopicPartition
 
 pytestmark = pytest.mark.trio
 
@@ -486,3 +492,88 @@ async def test_a_change_that_the_image_never_shows_times_out(path):
         admin = TopicAdmin(chain, follower, BrokerConfig.from_mapping({}))
         (answer,) = await admin.create_topics([NewTopic("t")], timeout_s=0.05)
         assert type(answer.error) is RequestTimedOut
+
+
+async def test_three_replicas_ask_for_two_in_sync_unless_somebody_says_otherwise(path):
+    async with opened(path, brokers=(1, 2, 3)) as cluster:
+        told = NewTopic("told", 1, 3, None, {"min.insync.replicas": "1"})
+        three, two, told = await cluster.create(NewTopic("a", 1, 3), NewTopic("b", 1, 2), told)
+        assert three.config == {"min.insync.replicas": "2"}
+        assert two.config == {}
+        assert told.config == {"min.insync.replicas": "1"}
+    async with opened(path, brokers=(1, 2, 3), min_insync_replicas="1") as cluster:
+        (created,) = await cluster.create(NewTopic("c", 1, 3))
+        assert created.config == {}
+
+
+def errors_of(results) -> list[type | None]:
+    return [None if one.error is None else type(one.error) for one in results]
+
+
+async def test_elections_and_moves_on_a_single_broker(cluster):
+    await cluster.create(NewTopic("t", 2))
+    here, there, missing = TopicPartition("t", 0), TopicPartition("t", 1), TopicPartition("t", 2)
+    elected = await cluster.admin.elect_leaders([here, missing])
+    assert errors_of(elected) == [ElectionNotNeeded, UnknownTopicOrPartition]
+    assert (
+        errors_of(await cluster.admin.elect_leaders(None, unclean=True)) == [ElectionNotNeeded] * 2
+    )
+    before = cluster.image.topics["t"]
+    altered = await cluster.admin.alter_reassignments(
+        [
+            Reassignment(here, (1,)),
+            Reassignment(there, None),
+            Reassignment(missing, (1,)),
+        ]
+    )
+    assert errors_of(altered) == [None, NoReassignmentInProgress, UnknownTopicOrPartition]
+    refused = await cluster.admin.alter_reassignments(
+        [Reassignment(here, (1, 2)), Reassignment(there, ())]
+    )
+    assert errors_of(refused) == [InvalidReplicaAssignment] * 2
+    twice = await cluster.admin.alter_reassignments([Reassignment(here, (1,))] * 2)
+    assert errors_of(twice) == [InvalidRequest] * 2
+    assert cluster.image.topics["t"] == before
+    assert list(reassignments_in(cluster.image)) == []
+
+
+async def test_moves_begin_and_are_cancelled(cluster_of_four):
+    cluster = cluster_of_four
+    await cluster.create(NewTopic("t", assignments={0: [1, 2], 1: [2, 1]}))
+    first, second = TopicPartition("t", 0), TopicPartition("t", 1)
+    altered = await cluster.admin.alter_reassignments(
+        [Reassignment(first, (3, 4)), Reassignment(second, (1, 2))]
+    )
+    assert errors_of(altered) == [None, None]
+    moving, reordered = cluster.image.topics["t"].partitions
+    assert (moving.replicas, moving.adding, moving.removing) == ((3, 4, 1, 2), (3, 4), (1, 2))
+    assert (reordered.replicas, reordered.leader) == ((1, 2), 2)
+    assert [one for one, _ in reassignments_in(cluster.image)] == [first]
+    assert [one for one, _ in reassignments_in(cluster.image, [second])] == []
+    elected = await cluster.admin.elect_leaders([first, second])
+    assert errors_of(elected) == [PreferredLeaderNotAvailable, None]
+    assert cluster.image.topics["t"].partitions[1].leader == 1
+    assert errors_of(await cluster.admin.alter_reassignments([Reassignment(first, None)])) == [None]
+    assert cluster.image.topics["t"].partitions[0].replicas == (1, 2)
+
+
+async def test_an_unclean_election_takes_the_log_that_reaches_furthest(path):
+    async with opened(path, brokers=(1, 2, 3)) as cluster:
+        await cluster.create(NewTopic("t", assignments={0: [1, 2, 3]}))
+        topic = cluster.image.topics["t"]
+        dead = topic.partitions[0]._replace(
+            leader=-1, leader_epoch=3, isr=(1,), broker_epochs=(77,), last_leader=1
+        )
+        at = layout.partition_path(topic.topic_id, 0)
+        position = await cluster.chain.write([Set(at, dead.encode(), 0)])
+        await cluster.follower.wait_for(position)
+
+        async def ask(broker, partitions):
+            return {one: LogEnd(2, 100 * broker) for one in partitions if broker != 3}
+
+        admin = TopicAdmin(
+            cluster.chain, cluster.follower, BrokerConfig.from_mapping({}), ask_log_ends=ask
+        )
+        assert errors_of(await admin.elect_leaders(None, unclean=True)) == [None]
+        state = cluster.image.topics["t"].partitions[0]
+        assert (state.leader, state.isr, state.leader_epoch) == (2, (2,), 4)

@@ -60,9 +60,17 @@ def implemented() -> list[tuple[type[Message], int]]:
 
 
 def known_to_kio() -> list[tuple[type[Message], int]]:
-    """As `implemented`, without Produce 0 to 2, which Kafka 4 and so kio no longer have."""
-    old = {"ProduceRequest", "ProduceResponse"}
-    return [(cls, v) for cls, v in implemented() if not (cls.__name__ in old and v < 3)]
+    """As `implemented`, without what Kafka 4 and so kio no longer have.
+
+    See test_wire_produce_old.py and test_wire_controlled_shutdown.py.
+    """
+    since = {"ProduceRequest": 3, "ProduceResponse": 3}
+    gone = {"ControlledShutdownRequest", "ControlledShutdownResponse"}
+    return [
+        (cls, v)
+        for cls, v in implemented()
+        if v >= since.get(cls.__name__, 0) and cls.__name__ not in gone
+    ]
 
 
 def message_id(case: object) -> str:

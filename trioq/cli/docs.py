@@ -104,7 +104,7 @@ def protocol_page() -> str:
             str(int(api.key)),
             api.name,
             _versions(api.implemented_min, api.max_version),
-            _versions(api.min_version, api.max_version),
+            _versions(api.min_version, api.max_version) if api.advertised else "to brokers only",
             "never" if api.flexible_from == NEVER else str(api.flexible_from),
         )
         for api in sorted(APIS.values(), key=lambda api: api.key)

@@ -44,12 +44,13 @@ from trioq.wire.messages.create_topics import (
 if TYPE_CHECKING:
     from trioq.config import BrokerConfig
     from trioq.controller.config_changes import ConfigChange, ConfigResource
+    from trioq.controller.partition_admin import PartitionResult, Reassignment
     from trioq.controller.topic_rules import NewPartitions, NewTopic
     from trioq.metastore.feed import ImageFollower
     from trioq.metastore.image import TopicImage
     from trioq.net.peer import Peers
     from trioq.server.context import Request
-    from trioq.types import TopicId
+    from trioq.types import TopicId, TopicPartition
     from trioq.wire.schema import Message
 
 _log = logs.get_logger("trioq.cluster")
@@ -284,6 +285,20 @@ class RoutedAdmin(TopicAdmin):
                 resources, validate_only=validate_only, timeout_s=timeout_s
             )
         return [ConfigResult(resource, _NOBODY) for resource, _ in resources]
+
+    async def elect_leaders(
+        self,
+        partitions: Sequence[TopicPartition] | None,
+        *,
+        unclean: bool = False,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+    ) -> list[PartitionResult]:
+        return await self._own().elect_leaders(partitions, unclean=unclean, timeout_s=timeout_s)
+
+    async def alter_reassignments(
+        self, reassignments: Sequence[Reassignment], *, timeout_s: float = DEFAULT_TIMEOUT_S
+    ) -> list[PartitionResult]:
+        return await self._own().alter_reassignments(reassignments, timeout_s=timeout_s)
 
     def _own(self) -> TopicAdmin:
         admin = self._role.admin

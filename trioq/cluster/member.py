@@ -65,6 +65,7 @@ class Member:
         )
         forwarder = Forwarder(config.node_id, self.controller, self.peers, follower)
         context.topic_admin = RoutedAdmin(self.controller, forwarder)
+        context.controller = self.controller
         context.forward = forwarder.forward
         context.gate = self.pulse
         context.metrics.register("controller", self.controller.counters)

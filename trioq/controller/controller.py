@@ -4,7 +4,7 @@
     └ term                          inside the session's lease; cut when it leaves CONNECTED
       ├ Reviewer                    elections, ISRs of dead brokers, reassignments
       ├ feed trimming
-      └ preferred leaders
+      └ balance                     preferred leaders, coordination slots
 
 Winning is one multi: the ephemeral is created and the epoch's node set at its expected version
 (SAFETY rule 7). That version is the term; every write of it checks it. The ephemeral only tells
@@ -17,6 +17,7 @@ from __future__ import annotations
 import random
 import secrets
 from collections.abc import Awaitable, Callable
+from collections.abc import Set as AbstractSet
 from functools import partial
 from typing import Final
 
@@ -25,9 +26,11 @@ import trio
 from trioq import logs
 from trioq.clock import Clock
 from trioq.config import BrokerConfig
+from trioq.controller.admin_writes import as_kafka_error
 from trioq.controller.controller_counters import ControllerCounters
+from trioq.controller.log_ends import AskLogEnds
 from trioq.controller.review_state import ReviewState
-from trioq.controller.reviewer import AskLogEnds, Reviewer
+from trioq.controller.reviewer import Reviewer
 from trioq.controller.topics import TopicAdmin
 from trioq.controller.write_chain import WriteChain
 from trioq.errors import MetastoreError, NotController
@@ -36,10 +39,14 @@ from trioq.metastore.feed import ImageFollower
 from trioq.metastore.image import ClusterImage
 from trioq.metastore.layout import CorruptNode
 from trioq.metastore.session import Lease, SessionState
+from trioq.types import TopicPartition
 
 _log = logs.get_logger("trioq.controller")
 
 _STAND_AGAIN_S: Final = 0.1
+_SETTLED_AFTER_S: Final = 5.0
+"""Without brokers coming or going, until leaders and slots are balanced."""
+
 _TRIM_CHECK_S: Final = 5.0
 _TRIM_AFTER: Final = 100
 """Feed entries, of whomever, after which trimming is worth a look."""
@@ -57,7 +64,7 @@ class _Term:
 class Controller:
     """One broker's candidate; `run` is its life under one registration.
 
-    `session_timeout_s` is the metastore's; `ask_log_ends` (see reviewer.py) is needed to elect
+    `session_timeout_s` is the metastore's; `ask_log_ends` (see log_ends.py) is needed to elect
     among replicas of which each may have lost something.
     """
 
@@ -107,6 +114,21 @@ class Controller:
             self._term.reviewer.state.config = config
             self._term.reviewer.state.look_at_all()
             self._term.reviewer.wake()
+
+    async def hand_over(self, broker_id: int, broker_epoch: int) -> list[TopicPartition]:
+        """Give to others what a broker that is about to stop leads (controlled shutdown).
+
+        Returns the partitions of several replicas that it leads still: nobody else could, so far.
+        -1 as epoch stands for any. Raises NotController, StaleBrokerEpoch, and what a metastore's
+        failure becomes. Cancelled: some is handed over.
+        """
+        term = self._term
+        if term is None or not self._is_held():
+            raise NotController("This broker is not the controller.")
+        try:
+            return await term.reviewer.hand_over(broker_id, broker_epoch)
+        except MetastoreError as error:
+            raise as_kafka_error(error) from error
 
     async def run(self, broker_epoch: int) -> None:
         """Stand for election and act, again and again, while the registration lasts.
@@ -205,13 +227,21 @@ class Controller:
             ask_log_ends=self._ask_log_ends,
         )
         first_place = random.randrange(1 << 16)  # noqa: S311  spreads topics, keeps no secret
-        admin = TopicAdmin(chain, self._follower, self._config, first_place=first_place)
+        admin = TopicAdmin(
+            chain,
+            self._follower,
+            self._config,
+            first_place=first_place,
+            ask_log_ends=self._ask_log_ends,
+        )
         self._term = _Term(chain, admin, reviewer)
         self.counters.terms += 1
         self.counters.active = 1
         _log.info("this broker is the controller", controller_epoch=epoch)
         try:
-            await _until_one_fails(reviewer.run, partial(self._trim_feed, chain))
+            await _until_one_fails(
+                reviewer.run, partial(self._balance, reviewer), partial(self._trim_feed, chain)
+            )
         finally:
             self._term = None
             self.counters.active = 0
@@ -219,6 +249,25 @@ class Controller:
 
     def _is_held(self) -> bool:
         return self._lease is not None and self._lease.is_held(self._clock.monotonic_s())
+
+    async def _balance(self, reviewer: Reviewer) -> None:
+        """Balance now and then, and soon after brokers came or went."""
+        while True:
+            brokers = self._follower.image.brokers.keys()
+            interval_s = self._config.leader_imbalance_check_interval_seconds
+            with trio.move_on_after(min(interval_s, _SETTLED_AFTER_S)) as settling:
+                await self._brokers_other_than(brokers)
+            if not settling.cancelled_caught:
+                continue
+            await reviewer.balance(partitions=self._config.auto_leader_rebalance_enable)
+            with trio.move_on_after(interval_s):
+                await self._brokers_other_than(brokers)
+
+    async def _brokers_other_than(self, brokers: AbstractSet[int]) -> None:
+        """Wait until other brokers are registered than these."""
+        image = self._follower.image
+        while image.brokers.keys() == brokers:
+            image = await self._follower.wait_for_swap(image)
 
     async def _trim_feed(self, chain: WriteChain) -> None:
         """Leaders append entries too, so the controller's own writes do not tell how many."""

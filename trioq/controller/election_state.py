@@ -143,6 +143,11 @@ def review(
     return state._replace(leader=-1, leader_epoch=state.leader_epoch + 1, last_leader=state.leader)
 
 
+def has_live_leader(state: PartitionState, live: Mapping[int, LiveBroker]) -> bool:
+    """Whether the leader is alive in the epoch in which it was elected."""
+    return state.leader != -1 and _Members(state, live).standings.get(state.leader) is Standing.SAME
+
+
 def must_ask(state: PartitionState, live: Mapping[int, LiveBroker]) -> tuple[int, ...]:
     """The brokers whose LogEnd `review` needs before it can elect a leader; empty if none.
 

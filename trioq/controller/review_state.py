@@ -7,6 +7,7 @@ image costs a refused write and nothing else.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -19,6 +20,7 @@ from trioq.controller.election_state import (
     LogEnd,
     hand_over,
     must_ask,
+    prefer,
     review,
 )
 from trioq.controller.storm_state import StormState
@@ -117,6 +119,8 @@ class ReviewState:
         """Brokers that are about to stop, with their epochs: not elected if another can be."""
         self.offline: dict[TopicId, tuple[int, ...]] = {}
         """The partitions without a leader, of topics that have any."""
+        self.is_waiting = True
+        """Whether so many brokers are missing that nothing is decided for now."""
         self._storm = StormState(storm_wait_s)
         self._can_ask = can_ask
         self._seen = ClusterImage()
@@ -153,7 +157,8 @@ class ReviewState:
             self._is_first = True
             known = _replica_holders(image) | image.brokers.keys()
             acts_at_s = self._storm.acts_at_s(known, image.brokers.keys(), now_s)
-            if now_s < acts_at_s:
+            self.is_waiting = now_s < acts_at_s
+            if self.is_waiting:
                 self._again_at_s = acts_at_s
                 return []
         if image.broker_configs != self._seen.broker_configs:
@@ -212,6 +217,53 @@ class ReviewState:
         """What was found by examining."""
         self._changes.sort(key=lambda change: not change.is_election)
         return Findings(self._changes, self._ask, self._again_at_s)
+
+    def handing_over(self, image: ClusterImage, broker: int) -> list[PartitionChange]:
+        """What takes a broker that is about to stop out of ISRs and leaderships, where others are.
+
+        Others that are leaving get nothing while anybody else can have it.
+        """
+        live = live_brokers(image)
+        staying = {one: live[one] for one in live if one == broker or one not in self.leaving}
+        changes: list[PartitionChange] = []
+        for topic in image.topics_by_id.values():
+            rules = election_rules(self.config, topic)
+            for number, state in enumerate(topic.partitions):
+                if broker not in state.isr:
+                    continue
+                after = hand_over(state, broker, staying, rules)
+                if after == state and state.leader == broker:
+                    after = hand_over(state, broker, live, rules)
+                if after != state:
+                    changes.append(PartitionChange(topic, number, state, after))
+        return changes
+
+    def rebalancing(self, image: ClusterImage) -> list[PartitionChange]:
+        """What gives brokers back the partitions of which they are the preferred leaders.
+
+        Of those brokers of whose preferred partitions more than
+        leader.imbalance.per.broker.percentage are led by others.
+        """
+        live = live_brokers(image)
+        staying = {broker: live[broker] for broker in live if broker not in self.leaving}
+        preferred: Counter[int] = Counter()
+        changes: dict[int, list[PartitionChange]] = {}
+        for topic in image.topics_by_id.values():
+            for number, state in enumerate(topic.partitions):
+                first = state.replicas[0]
+                preferred[first] += 1
+                if state.leader not in {first, -1} and first in staying:
+                    after = prefer(state, live)
+                    if after != state:
+                        change = PartitionChange(topic, number, state, after)
+                        changes.setdefault(first, []).append(change)
+        most = self.config.leader_imbalance_per_broker_percentage / 100
+        return [
+            change
+            for broker, ones in changes.items()
+            if len(ones) > most * preferred[broker]
+            for change in ones
+        ]
 
     def _next(
         self, topic: TopicImage, number: int, state: PartitionState, rules: ElectionRules

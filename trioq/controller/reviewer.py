@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import trio
@@ -11,6 +11,7 @@ from trioq import logs
 from trioq.clock import Clock
 from trioq.controller.controller_counters import ControllerCounters
 from trioq.controller.election_state import LogEnd
+from trioq.controller.log_ends import ASK_TIMEOUT_S, AskLogEnds
 from trioq.controller.review_state import (
     Findings,
     PartitionChange,
@@ -18,7 +19,10 @@ from trioq.controller.review_state import (
     ReviewState,
     batches,
 )
+from trioq.controller.slot_plan import plan_slots, slot_writes
+from trioq.controller.topic_plan import chunks
 from trioq.controller.write_chain import WriteChain
+from trioq.errors import StaleBrokerEpoch
 from trioq.metastore.feed import ImageFollower
 from trioq.metastore.image import ClusterImage
 from trioq.types import TopicPartition
@@ -26,11 +30,8 @@ from trioq.types import TopicPartition
 _log = logs.get_logger("trioq.controller")
 
 _PARTITIONS_PER_CHECKPOINT: Final = 1_000
-_ASK_TIMEOUT_S: Final = 5.0
-
-AskLogEnds = Callable[[int, Sequence[TopicPartition]], Awaitable[Mapping[TopicPartition, LogEnd]]]
-"""Asks a broker how far its logs of these partitions reach; those that it does not tell are left
-out, and a broker that cannot be reached tells nothing. Raises nothing but Cancelled."""
+_ATTEMPTS: Final = 5
+_ANY_EPOCH: Final = -1
 
 
 class Reviewer:
@@ -53,6 +54,8 @@ class Reviewer:
         self._counters = counters
         self._ask_log_ends = ask_log_ends
         self._woken = trio.Event()
+        self._deciding = trio.Lock()
+        """Held from looking at an image until what was decided is seen in a later one."""
 
     def wake(self) -> None:
         """Look again now, as something of `state` was changed."""
@@ -64,13 +67,45 @@ class Reviewer:
             review_nursery.start_soon(self._watch_image)
             while True:
                 self._woken = trio.Event()
-                findings = await self._look()
-                for broker, keys in findings.ask.items():
-                    review_nursery.start_soon(self._ask, broker, keys)
-                if findings.changes:
+                async with self._deciding:
+                    findings = await self._look()
+                    for broker, keys in findings.ask.items():
+                        review_nursery.start_soon(self._ask, broker, keys)
                     await self._write(findings.changes)
-                else:
+                    await self._write_slots(even_out=False)
+                if not findings.changes:
                     await self._wait(findings.again_at_s)
+
+    async def hand_over(self, broker: int, broker_epoch: int) -> list[TopicPartition]:
+        """Give to others what a broker that is about to stop leads; what it leads still.
+
+        Partitions without another replica are not named. Raises StaleBrokerEpoch, and as
+        WriteChain.write_all.
+        """
+        registered = self._follower.image.brokers.get(broker)
+        if registered is None or broker_epoch not in {registered.broker_epoch, _ANY_EPOCH}:
+            raise StaleBrokerEpoch(f"Broker {broker} is not registered in epoch {broker_epoch}.")
+        async with self._deciding:
+            self.state.leaving[broker] = registered.broker_epoch
+            for _ in range(_ATTEMPTS):
+                changes = self.state.handing_over(self._follower.image, broker)
+                if not changes:
+                    break
+                await self._write(changes)
+            await self._write_slots(even_out=False)
+        return [
+            TopicPartition(topic.name, number)
+            for topic in self._follower.image.topics_by_id.values()
+            for number, state in enumerate(topic.partitions)
+            if state.leader == broker and len(state.replicas) > 1
+        ]
+
+    async def balance(self, *, partitions: bool) -> None:
+        """Spread slots evenly, and have preferred replicas lead. Raises as write_all."""
+        async with self._deciding:
+            if partitions and not self.state.is_waiting:
+                await self._write(self.state.rebalancing(self._follower.image))
+            await self._write_slots(even_out=True)
 
     async def _watch_image(self) -> None:
         image = self._follower.image
@@ -126,6 +161,22 @@ class Reviewer:
             self.state.look_again({change.topic.topic_id for change in losers})
             left = retried
 
+    async def _write_slots(self, *, even_out: bool) -> None:
+        """Give every coordination slot a live leader."""
+        if self.state.is_waiting:
+            return
+        image = self._follower.image
+        live = {broker.broker_id: broker.broker_epoch for broker in image.brokers.values()}
+        plan = plan_slots(image.slots, live, leaving=self.state.leaving.keys(), even_out=even_out)
+        if not plan:
+            return
+        written = await self._chain.write_all(list(chunks(slot_writes(image.slots, plan))))
+        _log.info("coordination slots have new leaders", slots=len(plan))
+        if written.refused:
+            await self._follower.catch_up()
+            self.wake()
+        await self._follower.wait_for(written.position)
+
     def _count(self, batch: Sequence[PartitionChange]) -> None:
         elected = sum(change.is_election for change in batch)
         self._counters.elections += elected
@@ -144,7 +195,7 @@ class Reviewer:
             if topic is not None:
                 names[TopicPartition(topic.name, number)] = topic_id, number
         ends: Mapping[TopicPartition, LogEnd] = {}
-        with trio.move_on_after(_ASK_TIMEOUT_S):
+        with trio.move_on_after(ASK_TIMEOUT_S):
             ends = await self._ask_log_ends(broker, list(names))
         if ends:
             self.state.answered(

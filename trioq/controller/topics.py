@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from trioq.config import BrokerConfig
 from trioq.controller import topic_plan
@@ -44,7 +44,11 @@ from trioq.metastore.bootstrap import new_topic_id
 from trioq.metastore.feed import ImageFollower
 from trioq.metastore.image import ClusterImage, TopicImage
 from trioq.metastore.layout import PartitionState, TopicNode
-from trioq.types import ZERO_TOPIC_ID, TopicId
+from trioq.types import ZERO_TOPIC_ID, TopicId, TopicPartition
+
+if TYPE_CHECKING:
+    from trioq.controller.log_ends import AskLogEnds
+    from trioq.controller.partition_admin import PartitionAdmin, PartitionResult, Reassignment
 
 DEFAULT_TIMEOUT_S: Final = 30.0
 
@@ -89,12 +93,14 @@ class TopicAdmin:
         config: BrokerConfig,
         *,
         first_place: int = 0,
+        ask_log_ends: AskLogEnds | None = None,
     ) -> None:
         """`first_place` is where in the row of brokers the first topic begins."""
         self._writes = AdminWrites(chain, follower)
         self._configs = ConfigAdmin(self._writes, config)
         self._config = config
         self._placed = first_place
+        self._ask_log_ends = ask_log_ends
 
     def use_config(self, config: BrokerConfig) -> None:
         """Take changed broker defaults."""
@@ -261,6 +267,29 @@ class TopicAdmin:
         return await self._configs.change(
             resources, validate_only=validate_only, timeout_s=timeout_s
         )
+
+    async def elect_leaders(
+        self,
+        partitions: Sequence[TopicPartition] | None,
+        *,
+        unclean: bool = False,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+    ) -> list[PartitionResult]:
+        """Elect leaders for these partitions, None: all; see PartitionAdmin.elect_leaders."""
+        return await self._partition_admin().elect_leaders(
+            partitions, unclean=unclean, timeout_s=timeout_s, ask_log_ends=self._ask_log_ends
+        )
+
+    async def alter_reassignments(
+        self, reassignments: Sequence[Reassignment], *, timeout_s: float = DEFAULT_TIMEOUT_S
+    ) -> list[PartitionResult]:
+        """Move replicas, or cancel that; see PartitionAdmin.alter_reassignments."""
+        return await self._partition_admin().alter_reassignments(reassignments, timeout_s=timeout_s)
+
+    def _partition_admin(self) -> PartitionAdmin:
+        from trioq.controller.partition_admin import PartitionAdmin  # noqa: PLC0415  seldom used
+
+        return PartitionAdmin(self._writes, self._config)
 
 
 class _Creation:

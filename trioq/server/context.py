@@ -12,6 +12,7 @@ from trioq._native.kept_answers import KeptAnswers
 if TYPE_CHECKING:
     from trioq.clock import Clock
     from trioq.config import BrokerConfig
+    from trioq.controller.controller import Controller
     from trioq.controller.producer_ids import ProducerIds
     from trioq.controller.topics import TopicAdmin
     from trioq.coordinator.coordinator import GroupCoordinator
@@ -109,6 +110,9 @@ class Context:
     image_source: ImageSource
     topic_admin: TopicAdmin = field(init=False)
     """Set as soon as the controller's role is taken, before anything is served."""
+
+    controller: Controller | None = None
+    """This broker's candidate for the controller's role; None where it is the only broker."""
 
     groups: GroupCoordinator = field(init=False)
     """Set as `topic_admin`."""

@@ -1,4 +1,5 @@
-"""The one table of APIs and versions: what is in it is served, advertised and documented.
+"""The one table of APIs and versions: what is in it is served and documented, and advertised
+unless it is for brokers among themselves.
 
 Importing this module imports no message; their classes come at first use.
 """
@@ -22,6 +23,7 @@ class ApiKey(IntEnum):
     FETCH = 1
     LIST_OFFSETS = 2
     METADATA = 3
+    CONTROLLED_SHUTDOWN = 7
     OFFSET_COMMIT = 8
     OFFSET_FETCH = 9
     FIND_COORDINATOR = 10
@@ -42,7 +44,10 @@ class ApiKey(IntEnum):
     DESCRIBE_LOG_DIRS = 35
     CREATE_PARTITIONS = 37
     DELETE_GROUPS = 42
+    ELECT_LEADERS = 43
     INCREMENTAL_ALTER_CONFIGS = 44
+    ALTER_PARTITION_REASSIGNMENTS = 45
+    LIST_PARTITION_REASSIGNMENTS = 46
     OFFSET_DELETE = 47
     DESCRIBE_CLUSTER = 60
     DESCRIBE_PRODUCERS = 61
@@ -56,7 +61,8 @@ class Api(NamedTuple):
 
     `implemented_min` differs from the advertised `min_version` for Produce alone: old
     librdkafka does not compress for a broker that advertises a higher minimum than 0.
-    `flexible_from` is the first version with compact lengths and tagged fields.
+    `flexible_from` is the first version with compact lengths and tagged fields. What is not
+    `advertised` is for brokers of one cluster, who know each other's versions.
     """
 
     key: ApiKey
@@ -65,6 +71,7 @@ class Api(NamedTuple):
     max_version: int
     flexible_from: int
     implemented_min: int
+    advertised: bool = True
 
     def implements(self, version: int) -> bool:
         return self.implemented_min <= version <= self.max_version
@@ -102,12 +109,20 @@ def _api(
     )
 
 
+def _among_brokers(
+    key: ApiKey, name: str, versions: tuple[int, int], *, flexible: int
+) -> tuple[int, Api]:
+    number, api = _api(key, name, versions, flexible=flexible)
+    return number, api._replace(advertised=False)
+
+
 APIS: Final[Mapping[int, Api]] = dict(
     (
         _api(ApiKey.PRODUCE, "Produce", (0, 11), flexible=9, implemented_min=3),
         _api(ApiKey.FETCH, "Fetch", (4, 16), flexible=12),
         _api(ApiKey.LIST_OFFSETS, "ListOffsets", (1, 8), flexible=6),
         _api(ApiKey.METADATA, "Metadata", (0, 13), flexible=9),
+        _among_brokers(ApiKey.CONTROLLED_SHUTDOWN, "ControlledShutdown", (0, 3), flexible=3),
         _api(ApiKey.OFFSET_COMMIT, "OffsetCommit", (2, 9), flexible=8),
         _api(ApiKey.OFFSET_FETCH, "OffsetFetch", (1, 9), flexible=6),
         _api(ApiKey.FIND_COORDINATOR, "FindCoordinator", (0, 5), flexible=3),
@@ -128,7 +143,12 @@ APIS: Final[Mapping[int, Api]] = dict(
         _api(ApiKey.DESCRIBE_LOG_DIRS, "DescribeLogDirs", (1, 4), flexible=2),
         _api(ApiKey.CREATE_PARTITIONS, "CreatePartitions", (0, 3), flexible=2),
         _api(ApiKey.DELETE_GROUPS, "DeleteGroups", (0, 2), flexible=2),
+        _api(ApiKey.ELECT_LEADERS, "ElectLeaders", (0, 2), flexible=2),
         _api(ApiKey.INCREMENTAL_ALTER_CONFIGS, "IncrementalAlterConfigs", (0, 1), flexible=1),
+        _api(
+            ApiKey.ALTER_PARTITION_REASSIGNMENTS, "AlterPartitionReassignments", (0, 0), flexible=0
+        ),
+        _api(ApiKey.LIST_PARTITION_REASSIGNMENTS, "ListPartitionReassignments", (0, 0), flexible=0),
         _api(ApiKey.OFFSET_DELETE, "OffsetDelete", (0, 0), flexible=NEVER),
         _api(ApiKey.DESCRIBE_CLUSTER, "DescribeCluster", (0, 1), flexible=0),
         _api(ApiKey.DESCRIBE_PRODUCERS, "DescribeProducers", (0, 0), flexible=0),

@@ -70,4 +70,5 @@ def _served() -> list[ApiVersionsResponseKey]:
             api_key=key, min_version=APIS[key].min_version, max_version=APIS[key].max_version
         )
         for key in sorted(served_apis())
+        if APIS[key].advertised
     ]

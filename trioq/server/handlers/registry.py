@@ -1,7 +1,7 @@
 """The list of what this broker serves: one line per API, its handler loaded at first use.
 
 The handler of API `SOME_API` is `handle_some_api` in `trioq.server.handlers.some_api`.
-Versions and names are in `trioq.wire.api_keys`; only what is listed here is advertised.
+Versions and names are in `trioq.wire.api_keys`; only what is listed here is served.
 """
 
 from __future__ import annotations
@@ -150,6 +150,17 @@ def _groups() -> Iterable[Api]:
     yield _reads(ApiKey.CONSUMER_GROUP_DESCRIBE)
 
 
+def _placement() -> Iterable[Api]:
+    """Who leads partitions, and who holds them."""
+    yield _changes(ApiKey.ELECT_LEADERS)
+    for key in (
+        ApiKey.CONTROLLED_SHUTDOWN,
+        ApiKey.ALTER_PARTITION_REASSIGNMENTS,
+        ApiKey.LIST_PARTITION_REASSIGNMENTS,
+    ):
+        yield _changes(key, error_response=_top_level_error(key))
+
+
 def served_apis() -> Mapping[int, Api]:
     """The explicit list, by key."""
     return by_key(
@@ -180,6 +191,7 @@ def served_apis() -> Mapping[int, Api]:
             _writes(ApiKey.DELETE_RECORDS, owns_data=True),
             _changes(ApiKey.ALTER_CONFIGS),
             _changes(ApiKey.INCREMENTAL_ALTER_CONFIGS),
+            *_placement(),
             _writes(
                 ApiKey.INIT_PRODUCER_ID, error_response=_top_level_error(ApiKey.INIT_PRODUCER_ID)
             ),
