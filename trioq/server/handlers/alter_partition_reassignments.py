@@ -44,8 +44,10 @@ async def handle_alter_partition_reassignments(
         altered = await ctx.topic_admin.alter_reassignments(
             asked, timeout_s=timeout_s(message.timeout_ms)
         )
-    except KafkaError as error:
-        return AlterPartitionReassignmentsResponse(error_code=error.code, error_message=str(error))
+    except KafkaError as refused:
+        return AlterPartitionReassignmentsResponse(
+            error_code=refused.code, error_message=str(refused)
+        )
     topics: dict[str, AlterPartitionReassignmentsResponseTopic] = {}
     for partition, error in altered:
         topic = topics.setdefault(

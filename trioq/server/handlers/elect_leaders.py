@@ -51,8 +51,8 @@ async def handle_elect_leaders(ctx: Context, request: Request) -> ElectLeadersRe
             unclean=message.election_type == _UNCLEAN,
             timeout_s=timeout_s(message.timeout_ms),
         )
-    except KafkaError as error:
-        return _answer_all(message, error.code, request.api_version)
+    except KafkaError as refused:
+        return _answer_all(message, refused.code, request.api_version)
     topics: dict[str, ElectLeadersResponseTopic] = {}
     for partition, error in elected:
         if asked is None and isinstance(error, ElectionNotNeeded):
