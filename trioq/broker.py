@@ -5,9 +5,10 @@
     └ metastore_nursery            the feed's follower                          [supervised]
       │                            in a cluster: the pulse, and once the rest runs the membership
       └ storage_nursery            log writers, retention, checkpoints
-        └ coordinator_nursery      groups: a writer per coordination slot that has work, upkeep
-          │                        in a cluster: the controller
-          └ server_nursery         reactor, deadlines, listeners, connections
+        └ replication_nursery      in a cluster: fetchers, changes of the in-sync replicas
+          └ coordinator_nursery    groups: a writer per coordination slot that has work, upkeep
+            │                      in a cluster: the controller
+            └ server_nursery       reactor, deadlines, listeners, connections
 
 Indentation is nesting of `async with`, so the shutdown order is the code's shape. What only a
 broker of a cluster has is in trioq.cluster, which a single broker does not import.
@@ -207,26 +208,34 @@ class Broker:
         task_status: trio.TaskStatus[None],
     ) -> None:
         """Start what serves, from the disks up to the clients; end it in the opposite order."""
-        member, groups, server = self._member, self._groups, self.server
+        member, groups = self._member, self._groups
         if member is not None:
             await metastore_nursery.start(member.pulse.run)
         async with trio.open_nursery() as storage_nursery:
             await storage_nursery.start(partial(log_dirs.run, self._log_services()))
-            async with trio.open_nursery() as coordinator_nursery:
-                await coordinator_nursery.start(groups.run)
+            async with trio.open_nursery() as replication_nursery:
                 if member is not None:
-                    await metastore_nursery.start(member.membership.run)
-                    coordinator_nursery.start_soon(member.control)
-                async with trio.open_nursery() as server_nursery:
-                    await server_nursery.start(server.run)
-                    task_status.started()
-                    await self._stop.wait()
-                    groups.begin_stop()
-                    await server.drain(self.config.shutdown_drain_timeout_ms / 1000)
-                    await groups.finish_stop()
-                    server_nursery.cancel_scope.cancel()
-                coordinator_nursery.cancel_scope.cancel()
+                    await replication_nursery.start(member.replicate)
+                async with trio.open_nursery() as coordinator_nursery:
+                    await coordinator_nursery.start(groups.run)
+                    if member is not None:
+                        await metastore_nursery.start(member.membership.run)
+                        coordinator_nursery.start_soon(member.control)
+                    await self._serve(task_status)
+                    coordinator_nursery.cancel_scope.cancel()
+                replication_nursery.cancel_scope.cancel()
             storage_nursery.cancel_scope.cancel()
+
+    async def _serve(self, task_status: trio.TaskStatus[None]) -> None:
+        """Serve clients until told to stop, then drain."""
+        async with trio.open_nursery() as server_nursery:
+            await server_nursery.start(self.server.run)
+            task_status.started()
+            await self._stop.wait()
+            self._groups.begin_stop()
+            await self.server.drain(self.config.shutdown_drain_timeout_ms / 1000)
+            await self._groups.finish_stop()
+            server_nursery.cancel_scope.cancel()
 
     def _make_member(
         self,

@@ -12,7 +12,7 @@ import trio
 from trioq.clock import Clock, SystemClock
 from trioq.config import Listener
 from trioq.metrics import Metrics
-from trioq.server.context import Context, Request
+from trioq.server.context import Context, Gate, Request
 from trioq.server.deadlines import Deadlines
 from trioq.server.handlers.registry import Api, Kind, by_key
 from trioq.server.limits import Limits
@@ -192,12 +192,13 @@ async def serving(
     end_of_pass: Iterable[Callable[[], bool]] = (),
     clock: Clock | None = None,
     host: str = "127.0.0.1",
+    gate: Gate | None = None,
 ) -> AsyncIterator[Harness]:
     """A server on a free port of 127.0.0.1 for the length of the block."""
     handlers = Handlers()
-    server = Server(
-        context(end_of_pass, clock), limits=limits or Limits(), apis=apis or handlers.apis()
-    )
+    ctx = context(end_of_pass, clock)
+    ctx.gate = gate
+    server = Server(ctx, limits=limits or Limits(), apis=apis or handlers.apis())
     port = server.bind([Listener("PLAINTEXT", host, 0, host, 0)])[0].port
     with trio.fail_after(30):
         async with trio.open_nursery() as nursery:

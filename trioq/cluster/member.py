@@ -22,6 +22,7 @@ from trioq.cluster.pulse import Pulse
 from trioq.controller.controller import Controller
 from trioq.metastore.store import SessionLost
 from trioq.net.peer import Peers
+from trioq.replication.isr_keeper import IsrKeeper
 
 if TYPE_CHECKING:
     from trioq.config import BrokerConfig
@@ -63,12 +64,16 @@ class Member:
             session_timeout_s=metastore.session_timeout_s,
             ask_log_ends=partial(ask_log_ends, self.peers),
         )
+        self.isr_keeper = IsrKeeper(
+            metastore, context.partitions, lambda: follower.image, clock, lambda: context.config
+        )
         forwarder = Forwarder(config.node_id, self.controller, self.peers, follower)
         context.topic_admin = RoutedAdmin(self.controller, forwarder)
         context.controller = self.controller
         context.forward = forwarder.forward
         context.gate = self.pulse
         context.metrics.register("controller", self.controller.counters)
+        context.metrics.register("isr", self.isr_keeper.counters)
 
     # ---- the tasks, in the order in which they are started
 
@@ -80,10 +85,17 @@ class Member:
         while True:
             generation = await session.connected()
             try:
+                await self._metastore.sync()
                 await self._follower.run(task_status=task_status)
             except* SessionLost:
-                task_status = trio.TASK_STATUS_IGNORED
+                pass
             await session.ended(generation)
+
+    async def replicate(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Keep the in-sync replicas of what is led here true, until cancelled."""
+        await self.isr_keeper.run(task_status=task_status)
 
     async def control(self) -> None:
         """Stand for election, and be the controller when elected; for each registration."""

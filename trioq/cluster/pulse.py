@@ -109,6 +109,7 @@ class Pulse:
         while True:
             await self._metastore.session.connected()
             try:
+                await self._metastore.sync()
                 await self._follower.catch_up()
             except MetastoreError:
                 await trio.sleep(_PAUSE_S)

@@ -79,6 +79,13 @@ class ZooKeeperMetastore(store.Metastore):
         values = await self._read(self._client.get_async, paths)
         return [None if one is None else store.Node(one[0], one[1].version) for one in values]
 
+    async def sync(self) -> None:
+        """Have later reads of this session see what anybody had written before this call.
+
+        A server may lag behind the ensemble's leader. Waits while SUSPENDED. Raises SessionLost.
+        """
+        await self._read(self._client.sync_async, ("/",))
+
     async def children(self, path: str) -> list[str]:
         store.check_path(path)
         (names,) = await self._read(self._client.get_children_async, (path,))

@@ -14,6 +14,7 @@ from trioq.types import TopicId, TopicPartition
 
 if TYPE_CHECKING:
     from trioq.metastore.image import ClusterImage, TopicImage
+    from trioq.metastore.layout import PartitionState
     from trioq.replication.waiters import JoinWatcher
     from trioq.storage.log_dirs import LogDirs
 
@@ -36,6 +37,7 @@ class Partitions:
         "_join_watcher",
         "_local_id",
         "_log_dirs",
+        "_refused",
     )
 
     def __init__(self, log_dirs: LogDirs, config: BrokerConfig) -> None:
@@ -46,6 +48,8 @@ class Partitions:
         self._join_watcher: JoinWatcher | None = None
         self._is_loaded = False
         """The first image has come: partitions that are not in it are created from now on."""
+        self._refused: set[tuple[TopicId, int]] = set()
+        """Partitions whose data contradicts the metastore; offline for this process's life."""
         self._by_topic: dict[str, dict[int, Partition]] = {}
         self._by_id: dict[TopicId, dict[int, Partition]] = {}
 
@@ -119,11 +123,14 @@ class Partitions:
         for number, state in enumerate(topic.partitions):
             partition = hosted.get(number)
             if self._local_id not in state.replicas:
+                if partition is not None:
+                    del hosted[number]
+                    self._drop(partition)
                 continue
             if partition is None:
                 is_new = new_from is not None and number >= new_from
                 partition = self._host(topic, number, config, is_new=is_new)
-                if partition is None:
+                if partition is None or self._contradicts(partition, state):
                     continue
                 hosted[number] = partition
             else:
@@ -165,8 +172,33 @@ class Partitions:
         if self._by_topic.get(topic.name) is hosted:
             del self._by_topic[topic.name]
         for partition in hosted.values():
-            partition.close()
-            self._log_dirs.delete(partition.topic_partition, topic.topic_id)
+            self._drop(partition)
+
+    def _drop(self, partition: Partition) -> None:
+        """It is no longer hosted here: its log is removed."""
+        partition.close()
+        self._log_dirs.delete(partition.topic_partition, partition.topic_id)
+
+    def _contradicts(self, partition: Partition, state: PartitionState) -> bool:
+        """Whether the log comes from a leader epoch that the metastore does not know yet.
+
+        Then the metastore has lost what it knew, and what it says of this partition is not to be
+        believed: the data stays as it is (SAFETY rule 3).
+        """
+        key = (partition.topic_id, partition.topic_partition.partition)
+        latest_epoch = partition.log.epochs.latest_epoch
+        if latest_epoch > state.leader_epoch and key not in self._refused:
+            self._refused.add(key)
+            log.error(
+                "partition_contradicts_metastore",
+                partition=str(partition.topic_partition),
+                log_leader_epoch=latest_epoch,
+                metastore_leader_epoch=state.leader_epoch,
+                consequence="its data here is not served: was the metastore "
+                "restored from an old backup? Restore a newer one, or move the directory away to "
+                "have this replica copied anew",
+            )
+        return key in self._refused
 
 
 def _log_offline(topic_partition: TopicPartition, error: KafkaStorageError) -> None:
