@@ -232,6 +232,8 @@ class Broker:
             await server_nursery.start(self.server.run)
             task_status.started()
             await self._stop.wait()
+            if self._member is not None:
+                await self._member.hand_over()
             self._groups.begin_stop()
             await self.server.drain(self.config.shutdown_drain_timeout_ms / 1000)
             await self._groups.finish_stop()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from trioq.cluster.forwarding import Forwarder, RoutedAdmin
+from trioq.cluster.handover import Handover
 from trioq.cluster.log_ends import ask_log_ends
 from trioq.cluster.membership import Membership
 from trioq.cluster.pulse import Pulse
@@ -96,6 +97,14 @@ class Member:
     ) -> None:
         """Keep the in-sync replicas of what is led here true, until cancelled."""
         await self.isr_keeper.run(task_status=task_status)
+
+    async def hand_over(self) -> None:
+        """Before the end, while clients are served still: give away what is led here."""
+        config, registration = self._context.config, self.membership.registration
+        if config.controlled_shutdown_enable and registration is not None:
+            handover = Handover(self.controller, self.peers, self._follower)
+            timeout_s = config.controlled_shutdown_max_wait_ms / 1000
+            await handover.run(registration, timeout_s=timeout_s)
 
     async def control(self) -> None:
         """Stand for election, and be the controller when elected; for each registration."""

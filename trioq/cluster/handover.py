@@ -1,0 +1,102 @@
+"""Controlled shutdown: what this broker leads is led by others before it stops serving."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, cast
+
+import trio
+
+from trioq import logs
+from trioq.errors import BY_CODE, KafkaError, NotController, PeerUnreachable, UnknownServerError
+from trioq.wire.messages.controlled_shutdown import (
+    ControlledShutdownRequest,
+    ControlledShutdownResponse,
+)
+
+if TYPE_CHECKING:
+    from trioq.controller.controller import Controller
+    from trioq.metastore.feed import ImageFollower
+    from trioq.metastore.image import ClusterImage
+    from trioq.metastore.layout import BrokerRegistration
+    from trioq.net.peer import Peers
+
+_log = logs.get_logger("trioq.cluster")
+
+_VERSION: Final = 3
+_PAUSE_S: Final = 0.1
+
+
+class Handover:
+    """Asks the controller, here or elsewhere, to give this broker's leaderships to others."""
+
+    def __init__(self, controller: Controller, peers: Peers, follower: ImageFollower) -> None:
+        self._controller = controller
+        self._peers = peers
+        self._follower = follower
+
+    async def run(self, registration: BrokerRegistration, *, timeout_s: float) -> None:
+        """Ask until nothing is led here that another could lead, at most for `timeout_s`.
+
+        Returns when this broker's own image shows it, so that it has told its clients, too. Logs
+        what remains. Cancelled: some is handed over.
+        """
+        broker_id = registration.broker_id
+        others = self._follower.image.brokers.keys() - {broker_id}
+        before = _led_here(self._follower.image, broker_id)
+        if not others or not before:
+            return
+        reason = "the controller did not answer"
+        with trio.move_on_after(timeout_s):
+            while True:
+                try:
+                    remaining = await self._ask(registration, timeout_s)
+                except (KafkaError, PeerUnreachable) as error:
+                    reason = str(error) or type(error).__name__
+                else:
+                    reason = "no replica in sync is left to lead them"
+                    if not remaining:
+                        await self._wait_until_led_elsewhere(broker_id)
+                        _log.info("leaderships handed over", led_before=before)
+                        return
+                await trio.sleep(_PAUSE_S)
+        _log.warning(
+            "leaderships are not handed over; they move when the session has ended",
+            led_before=before,
+            remaining=_led_here(self._follower.image, broker_id),
+            waited_s=timeout_s,
+            reason=reason,
+        )
+
+    async def _ask(self, registration: BrokerRegistration, timeout_s: float) -> int:
+        """How many partitions remain. Raises KafkaError, PeerUnreachable."""
+        broker_id, broker_epoch = registration.broker_id, registration.broker_epoch
+        if self._controller.is_active:
+            return len(await self._controller.hand_over(broker_id, broker_epoch))
+        image = self._follower.image
+        if image.controller_id == broker_id or image.controller_id not in image.brokers:
+            raise NotController("no broker is the controller at present")
+        answer = await self._peers.call(
+            image.controller_id,
+            ControlledShutdownRequest(broker_id=broker_id, broker_epoch=broker_epoch),
+            api_version=_VERSION,
+            timeout_s=timeout_s,
+        )
+        response = cast("ControlledShutdownResponse", answer)
+        if response.error_code:
+            raise BY_CODE.get(response.error_code, UnknownServerError)
+        return len(response.remaining_partitions)
+
+    async def _wait_until_led_elsewhere(self, broker_id: int) -> None:
+        image = self._follower.image
+        while _led_here(image, broker_id):
+            image = await self._follower.wait_for_swap(image)
+
+
+def _led_here(image: ClusterImage, broker_id: int) -> int:
+    """Partitions led by the broker that others hold too, and coordination slots."""
+    partitions = sum(
+        state.leader == broker_id and len(state.replicas) > 1
+        for topic in image.topics.values()
+        for state in topic.partitions
+    )
+    return partitions + sum(slot.leader == broker_id for slot in image.slots)
