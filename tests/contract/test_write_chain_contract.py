@@ -154,3 +154,61 @@ async def test_the_chain_counts_what_it_adds(metastore):
         await chain.write([Check("/n0", 0)] * (room + 1))
     overhead = store.operation_bytes(Create("/big", b""))
     await chain.write([Create("/big", bytes(store.MAX_MULTI_BYTES - CHAIN_BYTES - overhead))])
+
+
+async def test_a_window_of_writes_is_applied_in_order(metastore):
+    chain = await take_over(metastore)
+    await chain.write([Create("/a", b"")])
+    writes = [[Set("/a", b"%d" % number, number)] for number in range(20)]
+    assert await chain.write_window(writes) == [[number + 1] for number in range(20)]
+    assert await metastore.get("/a") == (b"19", 20)
+    assert await chain.write([Set("/a", b"", 20)]) == [21]
+
+
+async def test_safety_17_a_refused_write_of_a_window_keeps_nothing_but_itself_back(metastore):
+    chain = await take_over(metastore)
+    writes = [
+        [Create("/a", b"")],
+        [Check("/a", 0), Create("/none/b", b""), Create("/c", b"")],
+        [Create("/d", b"")],
+        [Create("/e", b"")],
+    ]
+    first, refused, *rest = await chain.write_window(writes)
+    assert (first, rest) == (["/a"], [None, None])
+    assert isinstance(refused, store.NoNode)
+    assert (refused.index, refused.path) == (1, "/none")
+    assert await chain.write_window(writes[2:]) == [["/d"], ["/e"]]
+    assert await metastore.get_many(["/c"]) == [None]
+
+
+async def test_safety_7_a_deposed_term_writes_no_window(metastore):
+    old = await take_over(metastore)
+    await take_over(metastore)
+    with pytest.raises(Deposed):
+        await old.write_window([[Create("/a", b"")], [Create("/b", b"")]])
+    assert await metastore.get_many(["/a", "/b"]) == [None, None]
+
+
+async def test_safety_15_nothing_of_a_window_comes_after_a_lost_write(metastore):
+    term = await take_over(metastore)
+    doubtful = Doubtful(metastore, "done", "late")
+    chain = FencedChain(doubtful, fence=term.fence, seq_path=SEQ)
+    with pytest.raises(store.OutcomeUnknown):
+        await chain.write_window([[Create("/a", b"")], [Create("/b", b"")], [Create("/c", b"")]])
+    assert await metastore.get_many(["/a", "/b", "/c"]) == [(b"", 0), None, None]
+    # The chain goes on from what is there, and then the lost one is too late.
+    assert await chain.write_window([[Create("/d", b"")]]) == [["/d"]]
+    with pytest.raises(store.VersionConflict):
+        await metastore.multi(doubtful.late[0])
+
+
+async def test_a_window_after_a_write_that_was_given_up_on_meets_its_version(metastore):
+    term = await take_over(metastore)
+    doubtful = Doubtful(metastore, "late")
+    chain = FencedChain(doubtful, fence=term.fence, seq_path=SEQ)
+    with pytest.raises(store.OutcomeUnknown):
+        await chain.write_window([[Create("/a", b"")]])
+    chain._seq_version = (await metastore.get(SEQ)).version
+    await metastore.multi(doubtful.late[0])
+    assert await chain.write_window([[Create("/b", b"")]]) == [None]
+    assert await chain.write_window([[Create("/b", b"")]]) == [["/b"]]

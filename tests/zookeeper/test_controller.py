@@ -3,22 +3,37 @@
 from __future__ import annotations
 
 import pytest
+import trio
 
+from trioq.controller.election_state import LogEnd
+from trioq.controller.partition_admin import Reassignment, reassignments_in
 from trioq.controller.topic_rules import NewTopic
 from trioq.controller.write_chain import WriteChain
-from trioq.errors import NotController
+from trioq.errors import NotController, StaleBrokerEpoch
+from trioq.metastore import feed, layout
+from trioq.metastore.image_audit import ImageAudit
 from trioq.metastore.session import SessionState
-from trioq.metastore.store import Create
+from trioq.metastore.store import Create, Set
+from trioq.types import TopicPartition
 
 pytestmark = pytest.mark.trio
 
 
-async def test_one_is_elected_and_the_next_takes_over_when_it_stops(world):
+async def three(world, **options):
     for broker in (1, 2, 3):
-        await world.join(broker)
-    first = await world.controller()
+        await world.join(broker, **options)
+    return await world.controller()
+
+
+def another(world, *than):
+    return next(one for one in world.live() if one not in than)
+
+
+async def test_one_is_elected_and_the_next_takes_over_when_it_stops(world):
+    first = await three(world)
     assert [one.controller.is_active for one in world.members.values()].count(True) == 1
     assert (await first.until(lambda image: image.controller_id == first.broker_id)).brokers
+    assert first.controller.counters.active == 1
     await first.stop()
     second = await world.controller()
     assert second.controller.epoch == first.image.controller_epoch + 1
@@ -26,13 +41,11 @@ async def test_one_is_elected_and_the_next_takes_over_when_it_stops(world):
 
 
 async def test_partitions_of_a_broker_that_stops_get_other_leaders(world):
-    for broker in (1, 2, 3):
-        await world.join(broker)
+    controller = await three(world)
     (topic,) = await world.create(NewTopic("orders", 6, 3))
     assert topic.config["min.insync.replicas"] == "2"
     assert sorted(state.leader for state in topic.partitions) == [1, 1, 2, 2, 3, 3]
-    controller = await world.controller()
-    (gone,) = [one for one in world.live() if one is not controller][:1]
+    gone = another(world, controller)
     await gone.stop()
     image = await controller.until(
         lambda image: all(
@@ -47,10 +60,8 @@ async def test_partitions_of_a_broker_that_stops_get_other_leaders(world):
         assert dict(zip(state.isr, state.broker_epochs, strict=True)) == epochs
 
 
-async def test_a_controller_whose_connection_falls_silent_is_succeeded_and_fenced(world):
-    for broker in (1, 2, 3):
-        await world.join(broker)
-    old = await world.controller()
+async def test_safety_7_a_controller_whose_connection_falls_silent_is_succeeded_and_fenced(world):
+    old = await three(world)
     chain = old.controller._term.chain
     old.proxy.fall_silent()
     new = await world.controller(other_than=old)
@@ -60,13 +71,256 @@ async def test_a_controller_whose_connection_falls_silent_is_succeeded_and_fence
     assert new.controller.epoch == chain.controller_epoch + 1
     with pytest.raises(NotController):
         await chain.write([])
-    # What it had sent before, or sends without minding its lease, is refused by the fence.
+    # What it had sent before, or sends without minding its lease, is refused by the fence:
+    # although the new controller's ephemeral has version 0, as its own had.
     old.proxy.speak()
     await old.metastore.session.changed_from(SessionState.SUSPENDED)
     unaware = WriteChain(new.metastore, chain.controller_epoch)
     with pytest.raises(NotController):
         await unaware.write([Create("/controller/late", b"")])
+    with pytest.raises(NotController):
+        await unaware.write_all([[Create("/controller/late", b"")]])
     await new.until(lambda image: len(image.brokers) == 3)
     assert old.registration.clean
     await new.stop()
     assert (await world.controller()).controller.epoch == chain.controller_epoch + 2
+
+
+async def test_safety_7_what_was_written_before_the_claim_is_read_before_anything_is_decided(world):
+    first = await world.join(1)
+    second = await world.join(2)
+    await world.controller()
+    await second.follower._lock.acquire()  # from now on it reads nothing
+    await world.create(NewTopic("late", 1, 1))
+    await first.stop()
+    with trio.fail_after(30):
+        while (await second.metastore.get(layout.CONTROLLER_EPOCH)).version < 2:
+            await trio.sleep(0.01)
+        await trio.testing.wait_all_tasks_blocked(0.05)
+    assert not second.controller.is_active
+    second.follower._lock.release()
+    assert await world.controller() is second
+    assert "late" in second.image.topics
+
+
+async def test_a_broken_connection_ends_the_term_and_the_next_begins_in_the_same_session(world):
+    only = await world.join(1)
+    await world.controller()
+    epoch = only.controller.epoch
+    only.proxy.cut()
+    await only.metastore.session.changed_from(SessionState.CONNECTED)
+    await trio.testing.wait_all_tasks_blocked()
+    assert not only.controller.is_active
+    only.proxy.mend()
+    await world.controller()
+    assert only.controller.epoch == epoch + 1
+    assert only.metastore.session.generation == 1
+
+
+async def test_a_controller_of_another_registration_does_not_stand(world):
+    only = await world.join(1)
+    await world.controller()
+    with trio.fail_after(10):
+        await only.controller.run(only.registration.broker_epoch + 1)
+
+
+async def test_safety_6_a_restart_with_another_directory_leaves_every_isr_first(world):
+    await three(world)
+    await world.create(NewTopic("t", 3, 3))
+    controller = await world.controller()
+    gone = another(world, controller)
+    await gone.stop()
+    back = await world.join(gone.broker_id, clean=True, directory="new-disk")
+    assert not back.registration.clean
+    image = await controller.until(
+        lambda image: (
+            image.brokers.get(back.broker_id) == back.registration
+            and all(back.broker_id not in state.isr for state in image.topics["t"].partitions)
+        )
+    )
+    assert all(state.leader != back.broker_id for state in image.topics["t"].partitions)
+
+
+async def test_safety_9_after_unclean_stops_of_all_the_longest_log_leads(world):
+    async def ask(broker, partitions):
+        return {one: LogEnd(0, 100 + broker) for one in partitions}
+
+    await three(world)
+    await world.create(NewTopic("t", 1, 3))
+    for member in world.live():
+        await member.stop()
+    for broker in (1, 2):
+        await world.join(broker, clean=False, ask_log_ends=ask)
+    controller = await world.controller()
+    image = await controller.until(lambda image: len(image.brokers) == 2)
+    await trio.testing.wait_all_tasks_blocked(0.05)
+    assert image.topics["t"].partitions[0].isr
+    assert controller.topic("t").partitions[0].leader not in {1, 2}
+    await world.join(3, clean=False, ask_log_ends=ask)
+    image = await controller.until(lambda image: image.topics["t"].partitions[0].leader == 3)
+    assert image.topics["t"].partitions[0].isr == (3,)
+    assert controller.controller.counters.offline_partitions in {0, 1}  # until the next look
+
+
+async def test_safety_16_the_controller_trims_what_leaders_wrote_as_well(world):
+    only = await world.join(1)
+    await world.controller()
+    config = layout.BrokerConfig({}).encode()
+    path = layout.BrokerConfig.path("")
+    await only.metastore.multi(feed.with_entry([Create(path, config)]))
+    for version in range(1_150):
+        await only.metastore.multi(feed.with_entry([Set(path, config, version)]))
+    assert await only.controller._term.chain.trim() > 0
+    names = await only.metastore.children(layout.FEED_ENTRIES)
+    assert len(names) == feed.KEPT_ENTRIES
+
+
+async def test_safety_16_an_image_that_differs_from_the_store_is_read_again(world):
+    only = await world.join(1)
+    (topic,) = await world.create(NewTopic("t", 2))
+    audit = ImageAudit(only.metastore, only.follower)
+    assert await audit.audit() == 0
+    state = topic.partitions[1]._replace(leader_epoch=9)
+    # Behind the brokers' backs: without an entry of the feed.
+    path = layout.partition_path(topic.topic_id, 1)
+    await only.metastore.set(path, state.encode(), state.partition_epoch)
+    assert only.topic("t").partitions[1].leader_epoch == 0
+    assert await audit.audit() == 1
+    assert only.topic("t").partitions[1].leader_epoch == 9
+    assert await audit.audit() == 0
+
+
+async def test_safety_17_a_batch_that_a_leader_overtook_is_written_again_without_the_loser(world):
+    controller = await three(world)
+    await world.create(NewTopic("t", 3, 3))
+    gone = another(world, controller)
+    others = [one.broker_id for one in world.live() if one is not gone]
+    # A change by a leader that the controller has not seen when it decides.
+    await controller.follower._lock.acquire()
+    state = topic.partitions[2]
+    await controller.metastore.multi(
+        feed.with_entry(
+            [
+                Set(
+                    layout.partition_path(topic.topic_id, 2),
+                    state._replace(
+                        isr=state.isr[:2], broker_epochs=state.broker_epochs[:2]
+                    ).encode(),
+                    state.partition_epoch,
+                )
+            ]
+        )
+    )
+    await gone.stop()
+    await controller.until(lambda image: gone.broker_id not in image.brokers)
+    await trio.testing.wait_all_tasks_blocked(0.05)
+    controller.follower._lock.release()
+    image = await controller.until(
+        lambda image: all(gone.broker_id not in state.isr for state in image.topics["t"].partitions)
+    )
+    states = image.topics["t"].partitions
+    assert [state.partition_epoch for state in states[:2]] == [1, 1]
+    assert all(set(state.isr) <= set(others) for state in states)
+
+
+async def test_a_broker_that_stops_in_order_leads_nothing_before_it_does(world):
+    controller = await three(world)
+    await world.create(NewTopic("t", 6, 3), NewTopic("alone", 3, 1))
+    leaving = another(world, controller)
+    with pytest.raises(StaleBrokerEpoch):
+        await controller.controller.hand_over(leaving.broker_id, 77)
+    with pytest.raises(NotController):
+        await another(world, controller).controller.hand_over(leaving.broker_id, -1)
+    assert not await controller.controller.hand_over(
+        leaving.broker_id, leaving.registration.broker_epoch
+    )
+    image = controller.image
+    assert all(
+        leaving.broker_id != state.leader and leaving.broker_id not in state.isr
+        for state in image.topics["t"].partitions
+    )
+    assert leaving.broker_id in [state.leader for state in image.topics["alone"].partitions]
+    assert leaving.broker_id not in [slot.leader for slot in image.slots]
+    # The controller can hand over its own.
+    assert not await controller.controller.hand_over(controller.broker_id, -1)
+    last = another(world, controller, leaving).broker_id
+    assert {state.leader for state in controller.topic("t").partitions} == {last}
+
+
+async def test_every_slot_has_a_live_leader(world):
+    controller = await three(world)
+    await controller.until(lambda image: all(slot.leader != -1 for slot in image.slots))
+    gone = another(world, controller)
+    await controller.controller._term.reviewer.balance(partitions=False)
+    image = await controller.until(lambda image: {slot.leader for slot in image.slots} == {1, 2, 3})
+    await gone.stop()
+    image = await controller.until(
+        lambda image: gone.broker_id not in {slot.leader for slot in image.slots}
+    )
+    for slot in image.slots:
+        assert slot.broker_epoch == image.brokers[slot.leader].broker_epoch
+
+
+async def test_replicas_move_when_the_new_ones_are_in_sync(world):
+    controller = await three(world)
+    await world.join(4)
+    await controller.until(lambda image: len(image.brokers) == 4)
+    (topic,) = await world.create(
+        NewTopic("t", assignments={number: [1, 2, 3] for number in range(250)})
+    )
+    admin = controller.controller.admin
+    altered = await admin.alter_reassignments(
+        [Reassignment(TopicPartition("t", number), (4, 2, 3)) for number in range(250)]
+    )
+    assert {one.error for one in altered} == {None}
+    moving = list(reassignments_in(controller.image))
+    assert len(moving) == 250
+    # As their leader writes it when the new replica has caught up.
+    for start in range(0, 250, 50):
+        await controller.metastore.multi(
+            feed.with_entry(
+                [
+                    Set(
+                        layout.partition_path(topic.topic_id, where.partition),
+                        state._replace(
+                            isr=(*state.isr, 4), broker_epochs=(*state.broker_epochs, 0)
+                        ).encode(),
+                        state.partition_epoch,
+                    )
+                    for where, state in moving[start : start + 50]
+                ]
+            )
+        )
+    image = await controller.until(lambda image: not list(reassignments_in(image)))
+    for state in image.topics["t"].partitions:
+        assert (state.replicas, set(state.isr), state.leader) == ((4, 2, 3), {4, 2, 3}, 4)
+
+
+async def test_preferred_leaders_lead_again(world):
+    controller = await three(world)
+    await world.create(NewTopic("t", 6, 3))
+    leaving = another(world, controller)
+    await controller.controller.hand_over(leaving.broker_id, -1)
+    state = controller.controller._term.reviewer.state
+    state.leaving.clear()
+    topic = controller.topic("t")
+    # In sync again, as their leaders write it.
+    await controller.metastore.multi(
+        feed.with_entry(
+            [
+                Set(
+                    layout.partition_path(topic.topic_id, number),
+                    one._replace(
+                        isr=(*one.isr, leaving.broker_id), broker_epochs=(*one.broker_epochs, 0)
+                    ).encode(),
+                    one.partition_epoch,
+                )
+                for number, one in enumerate(topic.partitions)
+            ]
+        )
+    )
+    await controller.until(
+        lambda image: all(len(one.isr) == 3 for one in image.topics["t"].partitions)
+    )
+    await controller.controller._term.reviewer.balance(partitions=True)
+    assert all(one.leader == one.replicas[0] for one in controller.topic("t").partitions)

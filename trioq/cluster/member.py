@@ -21,6 +21,7 @@ from trioq.cluster.log_ends import ask_log_ends
 from trioq.cluster.membership import Membership
 from trioq.cluster.pulse import Pulse
 from trioq.controller.controller import Controller
+from trioq.metastore.image_audit import ImageAudit
 from trioq.metastore.store import SessionLost
 from trioq.net.peer import Peers
 from trioq.replication.isr_keeper import IsrKeeper
@@ -109,9 +110,11 @@ class Member:
     async def control(self) -> None:
         """Stand for election, and be the controller when elected; for each registration."""
         registration: BrokerRegistration | None = None
+        audit = ImageAudit(self._metastore, self._follower)
         while True:
             registration = await self.membership.wait_other_than(registration)
             async with trio.open_nursery() as controller_nursery:
+                controller_nursery.start_soon(audit.run)
                 controller_nursery.start_soon(self.controller.run, registration.broker_epoch)
                 await self.membership.wait_other_than(registration)
                 controller_nursery.cancel_scope.cancel()

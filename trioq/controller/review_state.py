@@ -92,18 +92,34 @@ def election_rules(config: BrokerConfig, topic: TopicImage) -> ElectionRules:
     return ElectionRules(min_insync, unclean)
 
 
-def batches(changes: Iterable[PartitionChange]) -> Iterator[list[PartitionChange]]:
+class Batch:
+    """Changes that are written as one multi."""
+
+    __slots__ = ("changes", "operations", "size_bytes")
+
+    def __init__(self) -> None:
+        self.changes: list[PartitionChange] = []
+        self.operations: list[store.Operation] = []
+        self.size_bytes = 0
+
+    def take(self, change: PartitionChange, operation: store.Operation, size_bytes: int) -> None:
+        self.changes.append(change)
+        self.operations.append(operation)
+        self.size_bytes += size_bytes
+
+
+def batches(changes: Iterable[PartitionChange]) -> Iterator[Batch]:
     """In order, at most BATCH changes and WRITE_BYTES each."""
-    batch: list[PartitionChange] = []
-    size_bytes = 0
+    batch = Batch()
     for change in changes:
-        one_bytes = store.operation_bytes(change.operation())
-        if batch and (len(batch) == BATCH or size_bytes + one_bytes > WRITE_BYTES):
+        operation = change.operation()
+        one_bytes = store.operation_bytes(operation)
+        is_full = len(batch.changes) == BATCH or batch.size_bytes + one_bytes > WRITE_BYTES
+        if is_full and batch.changes:
             yield batch
-            batch, size_bytes = [], 0
-        batch.append(change)
-        size_bytes += one_bytes
-    if batch:
+            batch = Batch()
+        batch.take(change, operation, one_bytes)
+    if batch.changes:
         yield batch
 
 

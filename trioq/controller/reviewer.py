@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 import trio
@@ -13,6 +13,7 @@ from trioq.controller.controller_counters import ControllerCounters
 from trioq.controller.election_state import LogEnd
 from trioq.controller.log_ends import ASK_TIMEOUT_S, AskLogEnds
 from trioq.controller.review_state import (
+    Batch,
     Findings,
     PartitionChange,
     PartitionKey,
@@ -25,6 +26,7 @@ from trioq.controller.write_chain import WriteChain
 from trioq.errors import StaleBrokerEpoch
 from trioq.metastore.feed import ImageFollower
 from trioq.metastore.image import ClusterImage
+from trioq.metastore.store import NodeError
 from trioq.types import TopicPartition
 
 _log = logs.get_logger("trioq.controller")
@@ -135,31 +137,26 @@ class Reviewer:
         """Write all changes but those that a change of somebody else overtook."""
         left = list(batches(changes))
         while left:
-            written = await self._chain.write_all(
-                [[change.operation() for change in batch] for batch in left]
-            )
+            written = await self._chain.write_all([batch.operations for batch in left])
             for place, batch in enumerate(left):
                 if place not in written.refused:
-                    self._count(batch)
+                    self._count(batch.changes)
             if not written.refused:
                 await self._follower.wait_for(written.position)
                 return
             await self._follower.catch_up()
-            losers: list[PartitionChange] = []
-            retried: list[list[PartitionChange]] = []
-            for place, error in written.refused.items():
-                batch = left[place]
-                lost = [
-                    change
-                    for index, change in enumerate(batch)
-                    if index == error.index or _is_overtaken(change, self._follower.image)
-                ]
-                losers += lost
-                rest = [change for change in batch if change not in lost]
-                if rest:
-                    retried.append(rest)
-            self.state.look_again({change.topic.topic_id for change in losers})
-            left = retried
+            left = list(batches(self._without_losers(left, written.refused)))
+
+    def _without_losers(
+        self, left: Sequence[Batch], refused: Mapping[int, NodeError]
+    ) -> Iterator[PartitionChange]:
+        """The refused changes but those that somebody else's overtook; these are looked at anew."""
+        for place, error in refused.items():
+            for index, change in enumerate(left[place].changes):
+                if index == error.index or _is_overtaken(change, self._follower.image):
+                    self.state.look_again([change.topic.topic_id])
+                else:
+                    yield change
 
     async def _write_slots(self, *, even_out: bool) -> None:
         """Give every coordination slot a live leader."""
