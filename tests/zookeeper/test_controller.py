@@ -192,7 +192,7 @@ async def test_safety_16_an_image_that_differs_from_the_store_is_read_again(worl
 
 async def test_safety_17_a_batch_that_a_leader_overtook_is_written_again_without_the_loser(world):
     controller = await three(world)
-    await world.create(NewTopic("t", 3, 3))
+    (topic,) = await world.create(NewTopic("t", 3, 3))
     gone = another(world, controller)
     others = [one.broker_id for one in world.live() if one is not gone]
     # A change by a leader that the controller has not seen when it decides.
