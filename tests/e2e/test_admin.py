@@ -70,6 +70,21 @@ def test_confluent_creates_describes_grows_and_deletes(broker: BrokerProcess, to
     assert topic not in client.list_topics(timeout=30).topics
 
 
+def test_confluent_elects_leaders(broker: BrokerProcess, topic: str) -> None:
+    client = confluent_admin(broker)
+    client.create_topics([admin.NewTopic(topic, 1, 1)])[topic].result(30)
+    here = confluent_kafka.TopicPartition(topic, 0)
+    nowhere = confluent_kafka.TopicPartition(topic, 1)
+    for kind in (confluent_kafka.ElectionType.PREFERRED, confluent_kafka.ElectionType.UNCLEAN):
+        elected = client.elect_leaders(kind, [here, nowhere]).result(30)
+        codes = {one.partition: error.code() for one, error in elected.items()}
+        assert codes == {
+            0: KafkaError.ELECTION_NOT_NEEDED,
+            1: KafkaError.UNKNOWN_TOPIC_OR_PART,
+        }
+        assert here not in client.elect_leaders(kind).result(30)
+
+
 def test_confluent_configs(broker: BrokerProcess, topic: str) -> None:
     client = confluent_admin(broker)
     client.create_topics([admin.NewTopic(topic, 1, 1)])[topic].result(30)
@@ -180,6 +195,26 @@ def kafka_python_admin(broker: BrokerProcess):
     client = kafka.admin.KafkaAdminClient(bootstrap_servers=broker.address)
     yield client
     client.close()
+
+
+def test_kafka_python_elects_and_moves(kafka_python_admin: Any, topic: str) -> None:
+    client = kafka_python_admin
+    client.create_topics({topic: {"num_partitions": 2}})
+    client.wait_for_topics([topic])
+    elected = client.elect_leaders(0, {topic: [0, 1]})  # ELECTION_NOT_NEEDED is no error to it
+    assert [one.partition_id for one in elected.replica_election_results[0].partition_result] == [
+        0,
+        1,
+    ]
+    unclean = client.elect_leaders(1, [topic]).replica_election_results
+    assert {one.error_code for one in unclean[0].partition_result} == {84}
+    here, there = kafka.TopicPartition(topic, 0), kafka.TopicPartition(topic, 1)
+    altered = client.alter_partition_reassignments({here: [1], there: None})
+    assert altered == {here: None, there: kafka.errors.NoReassignmentInProgressError}
+    altered = client.alter_partition_reassignments({here: [1, 2]})
+    assert altered[here].errno == 39  # INVALID_REPLICA_ASSIGNMENT
+    assert client.list_partition_reassignments() == {}
+    assert client.list_partition_reassignments([here]) == {}
 
 
 def test_kafka_python_topics(kafka_python_admin: Any, topic: str) -> None:
