@@ -41,13 +41,12 @@ class Handover:
         what remains. Cancelled: some is handed over.
         """
         broker_id = registration.broker_id
-        others = self._follower.image.brokers.keys() - {broker_id}
         before = _led_here(self._follower.image, broker_id)
-        if not others or not before:
+        if not before:
             return
         reason = "the controller did not answer"
         with trio.move_on_after(timeout_s):
-            while True:
+            while self._follower.image.brokers.keys() - {broker_id}:
                 try:
                     remaining = await self._ask(registration, timeout_s)
                 except (KafkaError, PeerUnreachable) as error:
@@ -59,6 +58,8 @@ class Handover:
                         _log.info("leaderships handed over", led_before=before)
                         return
                 await trio.sleep(_PAUSE_S)
+            else:
+                return
         _log.warning(
             "leaderships are not handed over; they move when the session has ended",
             led_before=before,

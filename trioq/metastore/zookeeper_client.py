@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable
 from typing import Any, Final
 
 from kazoo.client import KazooClient
@@ -16,22 +18,36 @@ _log = logs.get_logger("trioq.metastore")
 
 _RETRY_FIRST_S: Final = 0.05
 _RETRY_MAX_S: Final = 1.0
+_MOST_MESSAGES: Final = 100
+
 _GIVING_UP: Final = "Failed connecting"
 """What kazoo says because it was stopped."""
+
+
+_REPEAT_S: Final = 30.0
+"""While nobody answers kazoo complains once a second: the same is logged so often at most."""
 
 
 class Told(logging.Handler):
     """What kazoo complains of: into our log, and the last of it for an error's message."""
 
-    def __init__(self) -> None:
+    def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
         super().__init__(logging.WARNING)
         self.last = ""
+        self._now_s = now_s
+        self._logged_s: dict[str, float] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
         """Any thread."""
         message = record.getMessage()
-        if not message.startswith(_GIVING_UP):
-            self.last = message
+        if message.startswith(_GIVING_UP):
+            return
+        self.last = message
+        now_s = self._now_s()
+        if now_s - self._logged_s.get(message, -_REPEAT_S) >= _REPEAT_S:
+            if len(self._logged_s) >= _MOST_MESSAGES:
+                self._logged_s.clear()
+            self._logged_s[message] = now_s
             _log.warning("zookeeper client", reason=message)
 
 
