@@ -218,6 +218,15 @@ def test_no_topics(version: int) -> None:
     assert answer.controller_id == 2
 
 
+def test_a_broker_that_registered_anew_does_not_lead_by_an_old_state() -> None:
+    held = PartitionState(1, 5, (1, 2), (0, 1), (1, 2))
+    image = image_of(topic("a", held, held._replace(broker_epochs=(1, 1))))
+    answer = metadata(context(image), named("a"), 12)
+    old, new = answer.topics[0].partitions
+    assert (old.error_code, old.leader_id, old.offline_replicas) == (5, -1, [])
+    assert (new.error_code, new.leader_id) == (0, 1)
+
+
 def test_partitions_and_a_leader_that_is_not_live() -> None:
     answer = metadata(context(image_of(A, B)), named("a", "b"), 9)
     first, second = answer.topics[0].partitions

@@ -89,7 +89,17 @@ HEAVY = {
 
 @pytest.mark.parametrize(
     "package",
-    ["config", "storage", "metastore", "net", "replication", "controller", "coordinator", "server"],
+    [
+        "config",
+        "storage",
+        "metastore",
+        "net",
+        "replication",
+        "controller",
+        "coordinator",
+        "server",
+        "cluster",
+    ],
 )
 def test_nothing_heavy_is_imported_before_it_is_needed(package):
     """Importing a room of the broker, with all of its modules, stays cheap."""

@@ -58,8 +58,7 @@ class Handover:
                         _log.info("leaderships handed over", led_before=before)
                         return
                 await trio.sleep(_PAUSE_S)
-            else:
-                return
+            return
         _log.warning(
             "leaderships are not handed over; they move when the session has ended",
             led_before=before,

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from trioq import logs
 from trioq.metastore import store
 from trioq.metastore.bootstrap import register_broker
-from trioq.metastore.layout import BrokerRegistration
-from trioq.metastore.zookeeper import ZooKeeperMetastore
+
+if TYPE_CHECKING:
+    from trioq.metastore.layout import BrokerRegistration
+    from trioq.metastore.zookeeper import ZooKeeperMetastore
 
 _log = logs.get_logger("trioq.cluster")
 

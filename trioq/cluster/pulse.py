@@ -13,16 +13,18 @@ import os
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from trioq import logs
-from trioq.clock import Clock
 from trioq.cluster.pulse_state import BEATS_PER_SESSION, GapState, Verdict, WatchdogState
 from trioq.errors import MetastoreError
-from trioq.metastore.feed import ImageFollower
-from trioq.metastore.zookeeper import ZooKeeperMetastore
+
+if TYPE_CHECKING:
+    from trioq.clock import Clock
+    from trioq.metastore.feed import ImageFollower
+    from trioq.metastore.zookeeper import ZooKeeperMetastore
 
 _log = logs.get_logger("trioq.cluster")
 

@@ -249,6 +249,13 @@ class PartitionState(NamedTuple):
     partition_epoch: int = 0
     elr_epochs: tuple[int, ...] = ()
 
+    @property
+    def leader_broker_epoch(self) -> int:
+        """The broker epoch in which the leader leads; -1 while there is none."""
+        if self.leader not in self.isr:
+            return -1
+        return self.broker_epochs[self.isr.index(self.leader)]
+
     def encode(self) -> bytes:
         data: dict[str, Any] = {
             "leader": self.leader,

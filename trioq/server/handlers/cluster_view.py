@@ -85,9 +85,13 @@ class Leadership(NamedTuple):
 
 
 def leadership(image: ClusterImage, partition: PartitionImage) -> Leadership:
-    """The live leader of `partition`, or LEADER_NOT_AVAILABLE."""
+    """The live leader of `partition`, or LEADER_NOT_AVAILABLE.
+
+    A broker that was registered anew since the partition's state was written does not lead.
+    """
     brokers = image.brokers
     offline = [replica for replica in partition.replicas if replica not in brokers]
-    if partition.leader in brokers:
+    broker = brokers.get(partition.leader)
+    if broker is not None and broker.broker_epoch == partition.leader_broker_epoch:
         return Leadership(0, partition.leader, offline)
     return Leadership(LeaderNotAvailable.code, NO_LEADER, offline)
