@@ -260,7 +260,7 @@ class Broker:
         chain = await take_over_alone(metastore, broker_id, broker_epoch)
         self.context.topic_admin = TopicAdmin(chain, follower, self.config)
         self.context.partitions.use_broker_epoch(broker_epoch)
-        await self._groups.slots.read(broker_id)
+        self._groups.use_broker_epoch(broker_epoch)
 
     def _context(
         self,

@@ -13,6 +13,7 @@ import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,8 @@ from trioq.coordinator.offset_requests import CommitRequest, NewOffset
 from trioq.coordinator.service import GroupService, LogEnd
 from trioq.metastore import layout, node_table, store
 from trioq.metastore.bootstrap import ensure_cluster
-from trioq.metastore.image import ClusterImage, TopicImage
-from trioq.metastore.layout import PartitionState
+from trioq.metastore.image import ClusterImage, SlotImage, TopicImage
+from trioq.metastore.layout import BrokerRegistration, PartitionState
 from trioq.metastore.node_table import NodeTable, Touched
 from trioq.metastore.session import Session, SessionState
 from trioq.server.deadlines import Deadlines
@@ -64,10 +65,14 @@ class FaultyStore(store.Metastore):
     everything is unavailable.
     """
 
-    def __init__(self) -> None:
-        connection = sqlite3.connect(":memory:", isolation_level=None)
-        connection.execute(node_table._SCHEMA)
-        self._table = NodeTable(connection, Path("memory"))
+    def __init__(self, shared: FaultyStore | None = None) -> None:
+        """With `shared`, another session with the same nodes."""
+        if shared is None:
+            connection = sqlite3.connect(":memory:", isolation_level=None)
+            connection.execute(node_table._SCHEMA)
+            self._table = NodeTable(connection, Path("memory"))
+        else:
+            self._table = shared._table
         self.session = Session()
         self.fates: deque[str] = deque()
         self.delay_s = self.read_delay_s = 0.0
@@ -78,7 +83,7 @@ class FaultyStore(store.Metastore):
     def reopen(self) -> None:
         """Another process opens it."""
         self.session = Session()
-        self._land_late()
+        self.land_late()
         self._table._execute("DELETE FROM nodes WHERE ephemeral")
 
     def _check(self) -> None:
@@ -110,7 +115,7 @@ class FaultyStore(store.Metastore):
             raise store.SessionLost("the session has ended")
         if fate == "unavailable":
             raise store.MetastoreUnavailable("not now")
-        self._land_late()
+        self.land_late()
         if fate == "late":
             self._late.append(operations)
         if fate in {"late", "lost"}:
@@ -131,7 +136,8 @@ class FaultyStore(store.Metastore):
         self._table.commit()
         return results
 
-    def _land_late(self) -> None:
+    def land_late(self) -> None:
+        """What nobody knew of is done now, if it still can be."""
         late, self._late = self._late, []
         for operations in late:
             try:
@@ -167,6 +173,21 @@ def image_of(**topics: int) -> ClusterImage:
     )
 
 
+async def slots_in(metastore: store.Metastore) -> tuple[SlotImage, ...]:
+    """The slots as an image has them."""
+    node = await metastore.get(layout.SLOTS)
+    number = layout.decode_node(layout.SLOTS, node.value, layout.Slots.of).number
+    nodes = [await metastore.get(layout.slot_path(slot)) for slot in range(number)]
+    states = [layout.decode_node("", one.value, layout.SlotState.of) for one in nodes]
+    return tuple(SlotImage(*state, node.version) for state, node in zip(states, nodes, strict=True))
+
+
+def registration(broker_id: int, broker_epoch: int) -> BrokerRegistration:
+    return BrokerRegistration(
+        broker_id, broker_epoch, None, {"PLAINTEXT": ("h", 9092)}, ("dir",), "host", "inc", False
+    )
+
+
 class World:
     """One cluster's store, and the broker that coordinates its groups at the moment."""
 
@@ -198,7 +219,8 @@ class World:
             image=lambda: self.image,
             log_end=log_end,
         )
-        await self.service.slots.read(1)
+        self.service.use_broker_epoch(0)
+        await self._load_slots()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(deadlines.run)
             await nursery.start(self.service.run)
@@ -209,8 +231,16 @@ class World:
             nursery.cancel_scope.cancel()
 
     def swap(self, image: ClusterImage) -> None:
-        before, self.image = self.image, image
-        self.service.follow(before, image)
+        """Other topics; brokers and slots stay."""
+        before = self.image
+        self.image = replace(image, brokers=before.brokers, slots=before.slots)
+        self.service.follow(before, self.image)
+
+    async def _load_slots(self) -> None:
+        before = self.image
+        slots = await slots_in(self.store)
+        self.image = replace(before, brokers={1: registration(1, 0)}, slots=slots)
+        self.service.follow(before, self.image)
 
 
 def simulated(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:

@@ -138,8 +138,9 @@ class Member:
 
     # ----
 
-    def _registered(self, registration: BrokerRegistration, _generation: int) -> None:
+    def _registered(self, registration: BrokerRegistration, generation: int) -> None:
         self._context.partitions.use_broker_epoch(registration.broker_epoch)
+        self._groups.use_broker_epoch(registration.broker_epoch, generation=generation)
 
     def _address_of(self, broker_id: int) -> tuple[str, int] | None:
         broker = self._follower.image.brokers.get(broker_id)

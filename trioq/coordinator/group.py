@@ -122,7 +122,11 @@ class Group:
             else:
                 self.remove()
         machine = self.machine
-        if machine is not None and machine.next_deadline_s() < self._deadline_s:
+        if (
+            machine is not None
+            and self.slot.is_led
+            and machine.next_deadline_s() < self._deadline_s
+        ):
             self._set_deadline(machine.next_deadline_s())
         if self.is_blank:
             self._home.forget(self)
@@ -140,7 +144,7 @@ class Group:
     def answer(self, waiter: Callable[[Any], None], result: object) -> None:
         """Give a refusal at once, a result when all that was changed before is durable."""
         if isinstance(result, KafkaError | JoinRefused):
-            waiter(result)
+            waiter(self._home.slots.lease_refusal() or result)
             return
         change = self._change
         if change is None:

@@ -53,9 +53,6 @@ class GroupRegistry:
         self._home = GroupHome(clock, deadlines, slots, self._forget, restore, timeout_s)
         self._writers: dict[int, SlotWriter] = {}
         self._counts: Counter[int] = Counter()
-        for slot in slots:
-            slot.on_demotion = self._demoted
-            self._writers[slot.number] = SlotWriter(slot, self._parts)
 
     def __iter__(self) -> Iterator[Group]:
         """All that are known here, as they are now; some may be names only."""
@@ -107,10 +104,18 @@ class GroupRegistry:
         await self._parts.wait_idle()
 
     def _make(self, group_id: str, slot: LedSlot) -> Group:
-        group = Group(group_id, slot, self._writers[slot.number], self._home)
+        group = Group(group_id, slot, self._writer_of(slot), self._home)
         self._groups[group_id] = group
         self._counts[slot.number] += 1
         return group
+
+    def _writer_of(self, slot: LedSlot) -> SlotWriter:
+        """The writer of this term of the slot; the one of a term before went with its demotion."""
+        writer = self._writers.get(slot.number)
+        if writer is None:
+            writer = self._writers[slot.number] = SlotWriter(slot, self._parts)
+            slot.on_demotion = self._demoted
+        return writer
 
     def _forget(self, group: Group) -> None:
         """Nothing is left of the group."""
@@ -138,4 +143,4 @@ class GroupRegistry:
                 group.stop()
                 del self._groups[group.group_id]
         self._counts[slot.number] = 0
-        self._writers[slot.number].abandon(error)
+        self._writers.pop(slot.number).abandon(error)

@@ -1,12 +1,13 @@
 """The broker's part that coordinates groups: which slots it leads, loading them, their end.
 
+Slots come and go while it runs, as the image says; each that comes is read, then served.
 Everything that groups need is imported with the first request for one, or with the first stored
 one: most brokers that start have none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import trio
@@ -15,9 +16,10 @@ from trioq import logs
 from trioq.clock import Clock
 from trioq.config import BrokerConfig
 from trioq.coordinator.slots import LedSlot, LedSlots
-from trioq.errors import CoordinatorNotAvailable
-from trioq.metastore import store
+from trioq.errors import CoordinatorNotAvailable, MetastoreError
+from trioq.metastore import layout, store
 from trioq.metastore.image import ClusterImage
+from trioq.metastore.write_chain import Deposed
 from trioq.types import TopicId
 
 if TYPE_CHECKING:
@@ -42,8 +44,9 @@ _LONGEST_PAUSE_S: Final = 2.0
 class GroupService:
     """Coordinates the groups of the slots led here; `run` is its life.
 
-    `log_end` is given after a stop that was not clean: committed offsets above the end of their
-    log are then set to that end before anything is served (SAFETY rule 4).
+    `log_end` is given to the one broker of an embedded store after a stop that was not clean:
+    committed offsets above the end of their log are then set to that end before anything is
+    served (SAFETY rule 4).
     """
 
     def __init__(
@@ -56,7 +59,11 @@ class GroupService:
         image: Callable[[], ClusterImage],
         log_end: LogEnd | None = None,
     ) -> None:
-        self.slots = LedSlots(metastore, clock)
+        self.slots = LedSlots(
+            metastore, clock, broker_id=config.node_id, image=image, on_lead=self._lead
+        )
+        self._to_load: list[LedSlot] = []
+        self._comes = trio.Event()
         self._metastore = metastore
         self._config = config
         self._clock = clock
@@ -98,32 +105,33 @@ class GroupService:
         """Something that becomes `coordinator` with the first call made on it."""
         return cast("GroupCoordinator", _AtFirstUse(self))
 
+    def use_broker_epoch(self, broker_epoch: int, *, generation: int | None = None) -> None:
+        """This broker was registered; nothing is coordinated before. See LedSlots.
+
+        Called again after each new registration.
+        """
+        self.slots.use_broker_epoch(broker_epoch, generation=generation)
+
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Load what is stored, report started, coordinate until cancelled.
 
-        `slots.read` was called. Started is reported when all groups are there, or after a
-        while: loading then goes on, unless offsets have to be clamped first.
+        Started is reported when the groups of all slots that are led by now are there, or after
+        a while: loading then goes on, unless offsets have to be clamped first.
         """
         async with trio.open_nursery() as coordinator_nursery:
             self._nursery = coordinator_nursery
             coordinator_nursery.start_soon(self.slots.watch_session)
-            stored: list[LedSlot] = []
-            for slot in self.slots:
-                if slot.was_written:
-                    stored.append(slot)
-                else:
-                    slot.loaded()
-            if stored:
-                loaded = trio.Event()
-                coordinator_nursery.start_soon(self._load, stored, loaded)
-                patience_s = LOAD_PATIENCE_S if self._log_end is None else float("inf")
-                with trio.move_on_after(patience_s):
-                    await loaded.wait()
+            loaded = trio.Event()
+            coordinator_nursery.start_soon(self._load_what_comes, loaded)
+            patience_s = LOAD_PATIENCE_S if self._log_end is None else float("inf")
+            with trio.move_on_after(patience_s):
+                await loaded.wait()
             task_status.started()
             await trio.sleep_forever()
 
     def follow(self, before: ClusterImage, after: ClusterImage) -> None:
         """The image was swapped."""
+        self.slots.follow(before, after)
         if (
             self._coordinator is not None
             and self._upkeep is not None
@@ -142,7 +150,27 @@ class GroupService:
             with trio.move_on_after(_STOP_PATIENCE_S):
                 await self._coordinator.groups.wait_written()
 
-    async def _load(self, stored: Iterable[LedSlot], loaded: trio.Event) -> None:
+    # ---- loading
+
+    def _lead(self, slot: LedSlot) -> None:
+        """The slot is led here from now on."""
+        self._to_load.append(slot)
+        self._comes.set()
+
+    async def _load_what_comes(self, loaded: trio.Event) -> None:
+        """Load every slot that is led here; sets `loaded` when there is none left to load."""
+        while True:
+            while self._to_load:
+                slots, self._to_load = self._to_load, []
+                await self._load(slots)
+            loaded.set()
+            await self._comes.wait()
+            self._comes = trio.Event()
+
+    async def _load(self, slots: Sequence[LedSlot]) -> None:
+        stored = await self._with_groups(slots)
+        if not stored:
+            return
         from trioq.coordinator.loading import SlotLoader  # noqa: PLC0415  see module
 
         loader = SlotLoader(self.coordinator, self._log_end)
@@ -150,32 +178,66 @@ class GroupService:
             with slot.term():
                 await self._load_slot(loader, slot)
         loader.log_summary()
-        loaded.set()
+        if self._upkeep is not None:
+            self._upkeep.topics_changed()  # perhaps while nobody looked after these groups
+
+    async def _with_groups(self, slots: Sequence[LedSlot]) -> list[LedSlot]:
+        """Those in which anything was ever written; the others serve from now on."""
+        pause_s = _FIRST_PAUSE_S
+        while led := [slot for slot in slots if slot.is_led]:
+            try:
+                seqs = await self._metastore.get_many(
+                    [layout.slot_seq_path(slot.number) for slot in led]
+                )
+            except store.MetastoreUnavailable as error:
+                pause_s = await self._pause(pause_s, error)
+            except store.SessionLost:
+                return []  # the watch on the session demotes them
+            else:
+                break
+        stored: list[LedSlot] = []
+        for slot, seq in zip(led, seqs if led else (), strict=True):
+            if seq is None:
+                self._refuse(slot, layout.CorruptNode(layout.slot_seq_path(slot.number), "missing"))
+            elif seq.version or slot.may_have_writes:
+                stored.append(slot)
+            else:
+                slot.loaded()
+        return stored
 
     async def _load_slot(self, loader: SlotLoader, slot: LedSlot) -> None:
         """Load one slot, as often as it takes."""
         pause_s = _FIRST_PAUSE_S
         while True:
             try:
+                if slot.may_have_writes:
+                    await slot.chain.write(())
                 await loader.load(self._metastore, slot)
-            except store.MetastoreUnavailable as error:
-                _log.warning("groups cannot be read; trying again", reason=str(error))
-                await trio.sleep(pause_s)
-                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-            except store.SessionLost:
+            except (store.MetastoreUnavailable, store.OutcomeUnknown) as error:
+                pause_s = await self._pause(pause_s, error)
+            except (store.SessionLost, Deposed):
                 slot.demote()
                 return
             except store.NodeError as damage:
-                _log.error(
-                    "coordination slot cannot be read: its groups are refused; restore the "
-                    "metastore from a backup",
-                    slot=slot.number,
-                    reason=str(damage),
-                )
-                slot.demote(CoordinatorNotAvailable("The slot of this group is damaged."))
+                self._refuse(slot, damage)
                 return
             else:
                 return
+
+    async def _pause(self, pause_s: float, error: MetastoreError) -> float:
+        """Wait before the next attempt to read; returns how long to wait next time."""
+        _log.warning("groups cannot be read; trying again", reason=str(error))
+        await trio.sleep(pause_s)
+        return min(2 * pause_s, _LONGEST_PAUSE_S)
+
+    def _refuse(self, slot: LedSlot, damage: MetastoreError) -> None:
+        _log.error(
+            "coordination slot cannot be read: its groups are refused; restore the "
+            "metastore from a backup",
+            slot=slot.number,
+            reason=str(damage),
+        )
+        slot.demote(CoordinatorNotAvailable("The slot of this group is damaged."))
 
 
 class _AtFirstUse:

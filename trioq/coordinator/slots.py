@@ -1,13 +1,17 @@
 """The coordination slots that this broker leads: at which epoch, and whether they are loaded.
 
-A group id hashes to a slot, and the slot's leader is the group's coordinator. Its epoch fences
-every write of the slot (SAFETY rule 7); beyond its lease it answers nothing (rule 12).
+A group id hashes to a slot, and the slot's leader is the group's coordinator. A broker leads a
+slot by a state of the image that names it in its present broker epoch (SAFETY rule 6). The slot's
+epoch fences every write (rule 7); past the session's lease nothing is led and nothing answered
+(rule 12): what was led then is read anew once the lease is back.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Final
 
 import trio
 
@@ -15,7 +19,8 @@ from trioq import logs
 from trioq.clock import Clock
 from trioq.errors import CoordinatorLoadInProgress, KafkaError, NotCoordinator
 from trioq.metastore import layout, store
-from trioq.metastore.layout import CorruptNode, Slots, SlotState
+from trioq.metastore.image import ClusterImage, SlotImage
+from trioq.metastore.layout import Slots
 from trioq.metastore.session import SessionState
 from trioq.metastore.write_chain import FencedChain
 
@@ -24,13 +29,18 @@ _log = logs.get_logger(__name__)
 _LOADING = CoordinatorLoadInProgress("The groups of this slot are being read.")
 _NOT_LED = NotCoordinator("This broker does not lead the slot of this group.")
 
+_NOT_REGISTERED: Final = -1
+_SHORTEST_WAIT_S: Final = 0.1
+"""Between two looks at a lease that has ended although the store answers."""
+
 
 class LedSlot:
     """A slot while it is led here.
 
     `refusal` is what every request is answered while the slot cannot serve: that it loads, or
-    that it is led here no longer. `was_written` tells whether there may be anything in it.
-    `on_demotion` is called once, by a plain call, when it is demoted.
+    that it is led here no longer. `on_demotion` is called once, by a plain call, when it is
+    demoted. `may_have_writes`: this broker led it in the same slot epoch before, so a write of
+    then may still be under way; one empty write of the chain overtakes all of them.
     """
 
     __slots__ = (
@@ -38,18 +48,18 @@ class LedSlot:
         "chain",
         "epoch",
         "is_led",
+        "may_have_writes",
         "number",
         "on_demotion",
         "refusal",
-        "was_written",
     )
 
     def __init__(
-        self, metastore: store.Metastore, number: int, epoch: int, *, was_written: bool
+        self, metastore: store.Metastore, number: int, epoch: int, *, may_have_writes: bool = False
     ) -> None:
         self.number = number
         self.epoch = epoch
-        self.was_written = was_written
+        self.may_have_writes = may_have_writes
         self.is_led = True
         self.on_demotion: Callable[[LedSlot], None] | None = None
         self._scopes: set[trio.CancelScope] = set()
@@ -90,79 +100,173 @@ class LedSlot:
 
 
 class LedSlots:
-    """All slots of the cluster, as seen by one broker."""
+    """All slots of the cluster, as seen by one broker.
 
-    def __init__(self, metastore: store.Metastore, clock: Clock) -> None:
+    `on_lead` is called, by a plain call, for each slot that is led here from now on, and that
+    has to be loaded.
+    """
+
+    def __init__(
+        self,
+        metastore: store.Metastore,
+        clock: Clock,
+        *,
+        broker_id: int,
+        image: Callable[[], ClusterImage],
+        on_lead: Callable[[LedSlot], None],
+    ) -> None:
         self._session = metastore.session
         self._metastore = metastore
         self._clock = clock
-        self._slots: Slots | None = None
+        self._broker_id = broker_id
+        self._image = image
+        self._on_lead = on_lead
+        self._broker_epoch = _NOT_REGISTERED
+        self._generation = self._session.generation
+        # Whether the session and its lease let this broker lead: watch_session's view of it.
+        self._is_acting = False
+        self._waiting = trio.CancelScope()  # until there is something to look at
         self._led: dict[int, LedSlot] = {}
-        self._leaders: list[int] = []
+        # The slot epochs in which this broker led before the lease ended.
+        self._led_before: dict[int, int] = {}
 
-    async def read(self, broker_id: int) -> None:
-        """Find out which slots this broker leads, after it claimed them in this session.
+    def use_broker_epoch(self, broker_epoch: int, *, generation: int | None = None) -> None:
+        """This broker was registered, in the session of `generation` (None: the present one).
 
-        Raises CorruptNode, and what the metastore raises.
+        What it led in an earlier epoch is demoted; what the image gives it in this one is led.
         """
-        node = await self._metastore.get(layout.SLOTS)
-        slots = layout.decode_node(layout.SLOTS, node.value, Slots.of)
-        paths = [layout.slot_path(number) for number in range(slots.number)]
-        seqs = [layout.slot_seq_path(number) for number in range(slots.number)]
-        nodes = await self._metastore.get_many([*paths, *seqs])
-        held = zip(nodes[: slots.number], nodes[slots.number :], strict=True)
-        for number, (slot_node, seq) in enumerate(held):
-            if slot_node is None or seq is None:
-                missing = paths[number] if slot_node is None else seqs[number]
-                raise CorruptNode(missing, "it is missing")
-            state = layout.decode_node(paths[number], slot_node.value, SlotState.of)
-            self._leaders.append(state.leader)
-            if state.leader == broker_id:
-                self._led[number] = LedSlot(
-                    self._metastore, number, slot_node.version, was_written=seq.version > 0
-                )
-        self._slots = slots
+        self._demote_all()
+        self._led_before.clear()
+        self._broker_epoch = broker_epoch
+        self._generation = self._session.generation if generation is None else generation
+        self._is_acting = self._holds_lease()
+        self._waiting.cancel()
+        self._follow_image()
+
+    def follow(self, before: ClusterImage, after: ClusterImage) -> None:
+        """The image was swapped: lead and demote as it says."""
+        if before.slots is not after.slots and self._is_acting:
+            self._settle(after.slots)
 
     def __iter__(self) -> Iterator[LedSlot]:
         """Those led here."""
-        return iter(self._led.values())
+        return iter(list(self._led.values()))
 
     def of(self, group_id: str) -> LedSlot | KafkaError:
         """The slot that coordinates the group, or why it cannot be served here and now."""
-        if self._slots is None:
+        count = len(self._image().slots)
+        if not count:
             return _LOADING
-        slot = self._led.get(self._slots.slot_of(group_id))
+        slot = self._led.get(Slots(count).slot_of(group_id))
         if slot is None:
             return _NOT_LED
         return slot.refusal or self.lease_refusal() or slot
 
     def leader_of(self, group_id: str) -> int | None:
-        """The id of the broker that coordinates the group; None while nobody does."""
-        if self._slots is None:
+        """The id of the broker that coordinates the group; None while no live one does."""
+        image = self._image()
+        if not image.slots:
             return None
-        number = self._slots.slot_of(group_id)
-        slot = self._led.get(number)
-        if slot is not None and not slot.is_led:
+        number = Slots(len(image.slots)).slot_of(group_id)
+        state = image.slots[number]
+        broker = image.brokers.get(state.leader)
+        if broker is None or broker.broker_epoch != state.broker_epoch:
             return None
-        leader = self._leaders[number]
-        return leader if leader >= 0 else None
+        if state.leader == self._broker_id:
+            slot = self._led.get(number)
+            if slot is None or not slot.is_led or self.lease_refusal() is not None:
+                return None
+        return state.leader
 
     def lease_refusal(self) -> KafkaError | None:
         """What to answer instead of anything else once the lease has ended (SAFETY rule 12)."""
-        if self._session.holds_lease(self._clock.monotonic_s()):
-            return None
-        return _NOT_LED
+        return None if self._holds_lease() else _NOT_LED
 
     async def watch_session(self) -> None:
-        """Demote every slot when the session is lost; returns then."""
-        state = self._session.state
-        while state is not SessionState.LOST:
-            state = await self._session.changed_from(state)
-        for slot in self:
+        """Demote everything when the lease ends, lead again when it is back; until cancelled.
+
+        After a lost session that takes a new registration: `use_broker_epoch`.
+        """
+        while True:
+            self._keep_to_lease()
+            session = self._session
+            state, may_return = session.state, self._may_return()
+            if state is SessionState.CONNECTED and may_return and not self._is_acting:
+                await self._ask()
+                if self._holds_lease():
+                    continue
+            wait_s = math.inf
+            if self._is_acting or (state is SessionState.CONNECTED and may_return):
+                wait_s = max(_SHORTEST_WAIT_S, session.lease_end_s - self._clock.monotonic_s())
+            with trio.move_on_after(wait_s) as self._waiting:
+                await session.changed_from(state)
+
+    async def _ask(self) -> None:
+        """Ask the store anything: its answer extends the lease."""
+        try:
+            await self._metastore.get_many((layout.SLOTS,))
+        except (store.SessionLost, store.MetastoreUnavailable):
+            return
+
+    def _may_return(self) -> bool:
+        return (
+            self._broker_epoch != _NOT_REGISTERED and self._generation == self._session.generation
+        )
+
+    def _holds_lease(self) -> bool:
+        session = self._session
+        return self._generation == session.generation and session.holds_lease(
+            self._clock.monotonic_s()
+        )
+
+    def _keep_to_lease(self) -> None:
+        session = self._session
+        has_ended = (
+            not self._may_return()
+            or session.state is SessionState.LOST
+            or self._clock.monotonic_s() >= session.lease_end_s
+        )
+        if not self._is_acting and not has_ended and self._holds_lease():
+            self._is_acting = True
+            self._follow_image()
+        elif self._is_acting and has_ended:
+            self._is_acting = False
+            self._led_before = {slot.number: slot.epoch for slot in self._led.values()}
+            if self._led:
+                _log.warning(
+                    "coordination slots are led no longer",
+                    slots=len(self._led),
+                    reason="the lease that the metastore's session grants has ended",
+                )
+            self._demote_all()
+
+    def _demote_all(self) -> None:
+        led = list(self._led.values())
+        self._led.clear()
+        for slot in led:
             slot.demote()
-        if self._led:
-            _log.error(
-                "coordination slots are led no longer",
-                slots=len(self._led),
-                reason="the metastore's session ended",
+
+    def _follow_image(self) -> None:
+        if self._is_acting:
+            self._settle(self._image().slots)
+
+    def _settle(self, states: tuple[SlotImage, ...]) -> None:
+        for number, state in enumerate(states):
+            is_mine = (
+                state.leader == self._broker_id
+                and state.broker_epoch == self._broker_epoch != _NOT_REGISTERED
             )
+            held = self._led.get(number)
+            if held is not None and is_mine and held.epoch == state.epoch:
+                continue
+            if held is not None:
+                del self._led[number]
+                held.demote()
+            if is_mine:
+                self._led[number] = slot = LedSlot(
+                    self._metastore,
+                    number,
+                    state.epoch,
+                    may_have_writes=self._led_before.get(number) == state.epoch,
+                )
+                self._on_lead(slot)
