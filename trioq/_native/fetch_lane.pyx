@@ -288,6 +288,8 @@ cdef class FetchLane:
             length = read_length(&c, flexible, 2)
             if length < 0 or length > c.end - c.p:
                 return False
+            if length and self.ctx.config.replica_selector_class is not None:
+                return False                            # another replica may be nearer
             for i in range(length):
                 if c.p[i] > 0x7F:
                     return False                        # it may not be UTF-8

@@ -38,7 +38,6 @@ class LeaderSide(ProducingSide):
         self._isr = IsrState(
             self.local_id, state, start_offset=end_offset, now_s=log.log_dir.clock.monotonic_s()
         )
-        self._told_end_offset = log.written_end_offset
         self.is_leader = True
 
     def _refuse_waiters(self, error: type[KafkaError]) -> None:
@@ -140,7 +139,7 @@ class LeaderSide(ProducingSide):
         ):
             self.join_watcher.may_join(self)
         region = None
-        if fetch_offset < end_offset:
+        if fetch_offset < end_offset and (max_bytes > 0 or min_one_batch):
             region = log.read(
                 fetch_offset, max_bytes, end_offset=end_offset, min_one_batch=min_one_batch
             )
@@ -164,6 +163,8 @@ class LeaderSide(ProducingSide):
 
     def add_replica_listener(self, listener: ReplicaListener) -> None:
         """Have `listener` told of all that followers may read, until it is removed."""
+        if not self._replica_listeners:
+            self._told_end_offset = self.log.written_end_offset
         self._replica_listeners[listener] = None
 
     def remove_replica_listener(self, listener: ReplicaListener) -> None:

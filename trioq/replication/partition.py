@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trioq.errors import KafkaStorageError, NotLeaderOrFollower
+from trioq.errors import KafkaStorageError, NotLeaderOrFollower, OffsetNotAvailable
 from trioq.replication.follower_side import FollowerSide
 from trioq.replication.leader_side import LeaderSide
 from trioq.replication.producing import ACKS_ALL
@@ -144,6 +144,64 @@ class Partition(LeaderSide, FollowerSide):
             KafkaStorageError.
         """
         self.check_epoch(current_leader_epoch)
+        return self._read(
+            fetch_offset,
+            max_bytes,
+            min_one_batch=min_one_batch,
+            read_committed=read_committed,
+            last_fetched_epoch=last_fetched_epoch,
+        )
+
+    def read_as_follower(
+        self,
+        fetch_offset: int,
+        max_bytes: int,
+        *,
+        min_one_batch: bool,
+        read_committed: bool,
+        current_leader_epoch: int,
+        last_fetched_epoch: int,
+    ) -> ReadResult:
+        """As `read`, of a follower: up to the high watermark that its leader told (KIP-392).
+
+        Raises:
+            OffsetNotAvailable: beyond what this replica has; the leader may have it.
+            As `read`; NotLeaderOrFollower where it follows nobody.
+        """
+        if not self.is_follower:
+            raise self._not_leader()
+        self._fence(current_leader_epoch)
+        if fetch_offset > self.log.log_end_offset:
+            raise OffsetNotAvailable
+        return self._read(
+            fetch_offset,
+            max_bytes,
+            min_one_batch=min_one_batch,
+            read_committed=read_committed,
+            last_fetched_epoch=last_fetched_epoch,
+        )
+
+    def nothing_read(self, *, preferred: int = -1) -> ReadResult:
+        """The partition's offsets, for a consumer that should read from `preferred`."""
+        log = self.log
+        return ReadResult(
+            None,
+            log.high_watermark,
+            log.last_stable_offset,
+            log.log_start_offset,
+            log.high_watermark,
+            preferred=preferred,
+        )
+
+    def _read(
+        self,
+        fetch_offset: int,
+        max_bytes: int,
+        *,
+        min_one_batch: bool,
+        read_committed: bool,
+        last_fetched_epoch: int,
+    ) -> ReadResult:
         log = self.log
         high_watermark = log.high_watermark
         region = diverging = None

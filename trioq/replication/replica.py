@@ -42,6 +42,8 @@ class ReadResult(NamedTuple):
     """Where there is nothing more for this reader: for consumers the high watermark."""
     diverging: tuple[int, int] | None = None
     """(epoch, end offset) where the reader's log parts from this one (KIP-595), or None."""
+    preferred: int = -1
+    """The replica that the consumer should read from instead (KIP-392), or -1."""
 
 
 class Replica(PartitionHead):

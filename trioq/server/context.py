@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from trioq._native.hot_request import RequestHead
 from trioq._native.kept_answers import KeptAnswers
+from trioq.server.byte_budget import ByteBudget
 
 if TYPE_CHECKING:
     from trioq.clock import Clock
@@ -123,6 +124,9 @@ class Context:
 
     gate: Gate | None = None
     """In a cluster: asked before each pass of the reactor."""
+
+    added_replicas_budget: ByteBudget = field(default_factory=ByteBudget)
+    """What may be sent to replicas that are being added (leader.replication.throttled.rate)."""
 
     kept_metadata: KeptAnswers = field(default_factory=lambda: KeptAnswers(MAX_KEPT_BYTES))
     """Encoded answers to Metadata, of the cluster's image."""

@@ -110,6 +110,10 @@ class FetchAnswer:
             self.is_final = True
             epoch, end_offset = found.diverging
             answer.diverging_epoch = FetchResponseDivergingEpoch(epoch=epoch, end_offset=end_offset)
+        elif found.preferred >= 0:
+            self.is_final = True
+            answer.preferred_read_replica = found.preferred
+            answer.records = b""
         else:
             answer.records = b""
             if self._is_incremental and (

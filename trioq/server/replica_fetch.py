@@ -1,9 +1,10 @@
 """Fetches of followers: they read up to what is written, and say what they hold.
 
-As fetches of consumers, but for four things: each states the follower's position
+As fetches of consumers, but for five things: each states the follower's position
 (Partition.read_as_replica), they wait for the log's end and not for the high watermark, a
-moved high watermark is told with the next answer without waking who waits for data, and
-fetch.max.bytes does not bound them, as followers bound themselves.
+moved high watermark is told with the next answer without waking who waits for data (unless
+followers serve consumers), fetch.max.bytes does not bound them, as followers bound
+themselves, and replicas that are being added get no more than leader.replication.throttled.rate.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from trioq.server.fetch_answer import FetchAnswer
 from trioq.server.fetch_sessions import FetchSession
+from trioq.server.nearby_fetch import followers_serve
 from trioq.server.waiting_fetch import WaitingFetch
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ def replica_of(message: FetchRequest) -> tuple[int, int] | None:
 class ReplicaAnswer(FetchAnswer):
     """The answer to a follower."""
 
-    __slots__ = ("_broker_epoch", "_now_s", "_replica_id")
+    __slots__ = ("_broker_epoch", "_now_s", "_replica_id", "_tells_at_once")
 
     def __init__(
         self,
@@ -54,17 +56,41 @@ class ReplicaAnswer(FetchAnswer):
         )
         self._replica_id, self._broker_epoch = replica_of(message) or (-1, -1)
         self._now_s = ctx.clock.monotonic_s()
+        self._tells_at_once = followers_serve(ctx.config)
+
+    def read(self, followed: FollowedPartition) -> bool:
+        again = super().read(followed)
+        if self._tells_at_once and self._told:
+            self.is_final = True
+        return again
 
     def _find(self, partition: Partition, followed: FollowedPartition) -> ReadResult:
-        return partition.read_as_replica(
+        max_bytes, min_one_batch = followed.max_bytes, self.total_bytes == 0
+        is_added = self._is_being_added(partition)
+        if is_added and not self._ctx.added_replicas_budget.has_some(
+            self._ctx.config.leader_replication_throttled_rate, self._now_s
+        ):
+            max_bytes, min_one_batch = 0, False
+        found = partition.read_as_replica(
             self._replica_id,
             self._broker_epoch,
             followed.fetch_offset,
-            min(followed.max_bytes, self._left_bytes),
-            min_one_batch=self.total_bytes == 0,
+            min(max_bytes, self._left_bytes),
+            min_one_batch=min_one_batch,
             current_leader_epoch=followed.current_leader_epoch,
             last_fetched_epoch=followed.last_fetched_epoch,
             now_s=self._now_s,
+        )
+        if is_added and found.region is not None:
+            self._ctx.added_replicas_budget.spend(found.region.length)
+        return found
+
+    def _is_being_added(self, partition: Partition) -> bool:
+        state = partition.state
+        return (
+            state is not None
+            and self._replica_id in state.adding
+            and self._replica_id not in state.isr
         )
 
 
@@ -75,7 +101,8 @@ class ReplicaSession(FetchSession):
 
     def high_watermark_moved(self, partition: Replica) -> None:
         """See trioq.replication.waiters.ReplicaListener."""
-        self._is_ready(partition)
+        if self._is_ready(partition) and isinstance(self.parked, ReplicaFetch):
+            self.parked.high_watermark_moved(partition)
 
     def _listen(self, partition: Partition) -> None:
         partition.add_replica_listener(self)
@@ -89,8 +116,10 @@ class ReplicaFetch(WaitingFetch):
 
     __slots__ = ()
 
-    def high_watermark_moved(self, partition: Replica) -> None:
+    def high_watermark_moved(self, partition: Replica) -> None:  # noqa: ARG002
         """See trioq.replication.waiters.ReplicaListener."""
+        if followers_serve(self._ctx.config):
+            self.answer()
 
     def _new_answer(self) -> FetchAnswer:
         session = self._session

@@ -86,12 +86,25 @@ class WaitingFetch:
 
     def _new_answer(self) -> FetchAnswer:
         message, session = self._message, self._session
+        if message.rack_id and self._ctx.config.replica_selector_class is not None:
+            return self._nearby_answer()
         return FetchAnswer(
             self._ctx,
             self._request,
             session_id=0 if session is None else session.session_id,
             max_bytes=min(message.max_bytes, self._ctx.config.fetch_max_bytes),
             read_committed=message.isolation_level == 1,
+            is_incremental=not self._is_full,
+        )
+
+    def _nearby_answer(self) -> FetchAnswer:
+        from trioq.server.nearby_fetch import NearbyAnswer  # noqa: PLC0415  not every broker
+
+        return NearbyAnswer(
+            self._ctx,
+            self._request,
+            self._message,
+            session_id=0 if self._session is None else self._session.session_id,
             is_incremental=not self._is_full,
         )
 

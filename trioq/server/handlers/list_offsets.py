@@ -5,6 +5,7 @@ Behaviour:
   (compressed) batch; offset -1 when there is none
 - -1 latest: the high watermark, or the last stable offset for read_committed
 - -2 earliest and -4 earliest local: the log start offset (nothing is tiered)
+- for followers (replica_id) -1 is the log's end; with replica_id -2 any replica answers so
 - -3: the record with the greatest timestamp (KIP-734, version 7)
 
 Version notes: 2 isolation_level; 4 current_leader_epoch and the answer's leader_epoch
@@ -39,6 +40,8 @@ LATEST = -1
 EARLIEST = -2
 MAX_TIMESTAMP = -3
 EARLIEST_LOCAL = -4
+CONSUMER = -1
+ANY_REPLICA = -2
 FIRST_VERSION_WITH_LEADER_EPOCH = 4
 FIRST_VERSION_WITH_MAX_TIMESTAMP = 7
 FIRST_VERSION_WITH_OFFSET_NOT_AVAILABLE = 5
@@ -51,12 +54,20 @@ def handle_list_offsets(
     """Answer at once: every lookup reads an index and at most a few batches."""
     version = request.api_version
     read_committed = message.isolation_level == 1
+    replica_id = message.replica_id
     return ListOffsetsResponse(
         topics=[
             ListOffsetsResponseTopic(
                 name=topic.name,
                 partitions=[
-                    _look_up(ctx, version, topic.name, asked, read_committed=read_committed)
+                    _look_up(
+                        ctx,
+                        version,
+                        topic.name,
+                        asked,
+                        read_committed=read_committed,
+                        replica_id=replica_id,
+                    )
                     for asked in topic.partitions
                 ],
             )
@@ -72,12 +83,18 @@ def _look_up(
     asked: ListOffsetsRequestPartition,
     *,
     read_committed: bool,
+    replica_id: int,
 ) -> ListOffsetsResponsePartition:
     answer = ListOffsetsResponsePartition(partition_index=asked.partition_index)
     try:
         partition = require_partition(ctx, topic, asked.partition_index)
-        partition.check_epoch(asked.current_leader_epoch)
-        found = _find(partition, asked.timestamp, version, read_committed=read_committed)
+        if replica_id != ANY_REPLICA:
+            partition.check_epoch(asked.current_leader_epoch)
+        found: tuple[int, int, int] | None
+        if replica_id != CONSUMER and asked.timestamp == LATEST:
+            found = partition.log.written_end_offset, -1, partition.leader_epoch
+        else:
+            found = _find(partition, asked.timestamp, version, read_committed=read_committed)
     except OffsetNotAvailable as error:
         known = version >= FIRST_VERSION_WITH_OFFSET_NOT_AVAILABLE
         answer.error_code = error.code if known else LeaderNotAvailable.code
