@@ -148,19 +148,26 @@ class AdminWrites:
             for step in plan.steps:
                 self._written = max(self._written, await self._chain.write(step))
         except store.NodeError:
-            await self._tidy(topic_id)
+            self._written = max(self._written, await tidy(self._chain, topic_id))
             return False
         return True
 
-    async def _tidy(self, topic_id: TopicId) -> None:
-        """Remove what the first steps of a plan left of a topic that it could not finish."""
-        try:
-            tree = await self._chain.metastore.read_tree(layout.topic_path(topic_id))
-        except store.NoNode:
-            return
-        for top, topic, states in topics_in(tree):
-            for step in chunks(leftovers(top, topic, states)):
-                self._written = max(self._written, await self._chain.write(step))
+
+async def tidy(chain: WriteChain, topic_id: TopicId) -> int:
+    """Remove what the first steps of a plan left of a topic that nobody finishes.
+
+    Returns a feed position that includes it, -1 if there was nothing. Raises as
+    WriteChain.write.
+    """
+    written = -1
+    try:
+        tree = await chain.metastore.read_tree(layout.topic_path(topic_id))
+    except store.NoNode:
+        return written
+    for top, topic, states in topics_in(tree):
+        for step in chunks(leftovers(top, topic, states)):
+            written = max(written, await chain.write(step))
+    return written
 
 
 def as_kafka_error(error: KafkaError | MetastoreError) -> KafkaError:

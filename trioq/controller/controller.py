@@ -26,7 +26,7 @@ import trio
 from trioq import logs
 from trioq.clock import Clock
 from trioq.config import BrokerConfig
-from trioq.controller.admin_writes import as_kafka_error
+from trioq.controller.admin_writes import as_kafka_error, tidy
 from trioq.controller.controller_counters import ControllerCounters
 from trioq.controller.log_ends import AskLogEnds
 from trioq.controller.review_state import ReviewState
@@ -105,6 +105,19 @@ class Controller:
     def epoch(self) -> int:
         """The controller epoch of the term; -1 while this broker is not the controller."""
         return self._term.chain.controller_epoch if self._term is not None else -1
+
+    @property
+    def offline_partitions(self) -> list[TopicPartition]:
+        """The partitions without a leader, as this broker saw them as the controller."""
+        if self._term is None:
+            return []
+        topics = self._follower.image.topics_by_id
+        return [
+            TopicPartition(topics[topic_id].name, number)
+            for topic_id, numbers in self._term.reviewer.state.offline.items()
+            if topic_id in topics
+            for number in numbers
+        ]
 
     def use_config(self, config: BrokerConfig) -> None:
         """Take changed broker defaults."""
@@ -213,6 +226,7 @@ class Controller:
         while not _is_registered(image, self._broker_id, broker_epoch):
             image = await self._follower.wait_for_swap(image)
         chain = WriteChain(self._metastore, epoch, is_held=self._is_held)
+        await self._tidy(chain)
         state = ReviewState(
             self._config,
             storm_wait_s=self._session_timeout_s,
@@ -246,6 +260,14 @@ class Controller:
             self._term = None
             self.counters.active = 0
             self.counters.offline_partitions = 0
+
+    async def _tidy(self, chain: WriteChain) -> None:
+        """Remove what other terms began of topics: they are fenced, and do not go on."""
+        written = -1
+        for topic_id in self._follower.image.unfinished_topics():
+            written = max(written, await tidy(chain, topic_id))
+            _log.info("an unfinished change of a topic was undone", topic_id=str(topic_id))
+        await self._follower.wait_for(written)
 
     def _is_held(self) -> bool:
         return self._lease is not None and self._lease.is_held(self._clock.monotonic_s())

@@ -144,6 +144,10 @@ class ClusterImage:
         builder.put_entries(entries)
         return builder.finish()
 
+    def unfinished_topics(self) -> tuple[TopicId, ...]:
+        """The topics that are being created, grown or deleted in several steps."""
+        return tuple(self._drafts)
+
     def broker_config_version(self, name: str) -> int | None:
         """The version of the node that holds `broker_configs[name]`; None if there is none."""
         return self._config_versions.get(name)
