@@ -60,6 +60,13 @@ class FetchSessionState:
         """The next request names every partition."""
         return self._epoch == FULL
 
+    def has_others_than(self, keys: list[PartitionKey]) -> bool:
+        """Whether the session has a partition that is not in `keys`."""
+        if self.is_new:
+            return False
+        leaving = set(keys)
+        return len(self.told) > len(leaving) or any(key not in leaving for key in self.told)
+
     def plan(self, moved: dict[PartitionKey, Position], left: list[PartitionKey]) -> SessionPlan:
         """The next request: with a new session `moved` is everything that is to be fetched.
 

@@ -20,6 +20,8 @@ from trioq.errors import (
     NotLeaderOrFollower,
     OffsetNotAvailable,
     OffsetOutOfRange,
+    ReplicaNotAvailable,
+    StaleBrokerEpoch,
     UnknownLeaderEpoch,
     UnknownTopicId,
     UnknownTopicOrPartition,
@@ -59,6 +61,8 @@ _UNEQUAL_IMAGES: Final = frozenset(
         UnknownTopicId.code,
         InconsistentTopicId.code,
         OffsetNotAvailable.code,
+        ReplicaNotAvailable.code,
+        StaleBrokerEpoch.code,
     }
 )
 """One of the two is behind; which one will show."""
@@ -227,12 +231,11 @@ class FetcherState:
                 left.append(key)
             else:
                 moved[key] = at
-        if not (moved if is_new else (moved or left or self._session.told)):
+        if not (moved or self._session.has_others_than(left)):
+            # A request would have nothing to bring; the leader drops the session with the next.
+            self._session.lost(is_known=True)
             return None
-        session = self._session.plan(moved, left)
-        if not self._session.told and not session.forgotten:
-            return None
-        return FetchPlan(session, self._wait_s(now_s))
+        return FetchPlan(self._session.plan(moved, left), self._wait_s(now_s))
 
     def _wait_s(self, now_s: float) -> float:
         wait_s = min(self._max_wait_s, SOON_S) if self._moved else self._max_wait_s
@@ -279,13 +282,13 @@ class FetcherState:
         followed = self._followed.get(key)
         if followed is None:
             return
+        times = 2.0 ** min(followed.failures, MAX_BACKOFF_DOUBLINGS)
+        followed.failures += 1
         if error_code in _OLD_IMAGE:
-            pause_s = self._backoff_s * IMAGE_WAIT_BACKOFFS
+            times = IMAGE_WAIT_BACKOFFS
         elif error_code in _UNEQUAL_IMAGES:
-            pause_s = self._backoff_s
-        else:
-            pause_s = self._backoff_s * 2.0 ** min(followed.failures, MAX_BACKOFF_DOUBLINGS)
-            followed.failures += 1
+            times = min(times, IMAGE_WAIT_BACKOFFS)
+        pause_s = self._backoff_s * times
         self.pause(key, now_s + pause_s)
 
     def pause(self, key: PartitionKey, until_s: float) -> None:

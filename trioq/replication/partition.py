@@ -92,6 +92,8 @@ class Partition(LeaderSide, FollowerSide):
         try:
             if leads:
                 self._lead(state)
+            else:
+                self._follow()
         finally:
             self._open_lane()
             self._refuse_waiters(NotLeaderOrFollower)
@@ -123,6 +125,8 @@ class Partition(LeaderSide, FollowerSide):
             self._advance_high_watermark()
             if self._replica_listeners:
                 self._tell_replicas(new_bytes)
+        else:
+            self._follower_progressed()
 
     # ---- reading ------------------------------------------------------------------------
 

@@ -14,7 +14,12 @@ from trioq.errors import (
 )
 from trioq.record.compression import Codec
 from trioq.replication.isr_state import IsrState
-from trioq.replication.waiters import JoinWatcher, ProgressListener, ReplicaListener
+from trioq.replication.waiters import (
+    JoinWatcher,
+    ProgressListener,
+    ReplicaListener,
+    SettleWatcher,
+)
 from trioq.types import FileRegion, TopicId, TopicPartition
 
 if TYPE_CHECKING:
@@ -59,6 +64,7 @@ class Replica(PartitionHead):
         "_decompressed_max_bytes",
         "_decompressed_max_ratio",
         "_isr",
+        "_leader_high_watermark",
         "_level",
         "_max_message_bytes",
         "_needs_keys",
@@ -70,6 +76,7 @@ class Replica(PartitionHead):
         "join_watcher",
         "leader_id",
         "local_id",
+        "settle_watcher",
         "state",
         "term",
         "topic_id",
@@ -101,7 +108,11 @@ class Replica(PartitionHead):
         """Changes with every change of role, leader or leader epoch."""
         self.join_watcher: JoinWatcher | None = None
         """Told of followers that may join the ISR; None where there are none."""
+        self.settle_watcher: SettleWatcher | None = None
+        """Told when a fetch may state where this replica stands; None where nobody fetches."""
         self._isr: IsrState | None = None
+        self._leader_high_watermark = -1
+        """What the leader of this term said last."""
         self._replica_listeners: dict[ReplicaListener, None] = {}
         self._told_end_offset = -1
         self.apply_config(config, broker_config)

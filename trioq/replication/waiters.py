@@ -16,7 +16,14 @@ if TYPE_CHECKING:
     from trioq.replication.replica import Replica
 
 
-__all__ = ["AckQueue", "AckWaiter", "JoinWatcher", "ProgressListener", "ReplicaListener"]
+__all__ = [
+    "AckQueue",
+    "AckWaiter",
+    "JoinWatcher",
+    "ProgressListener",
+    "ReplicaListener",
+    "SettleWatcher",
+]
 
 
 class AckWaiter(Protocol):
@@ -54,6 +61,14 @@ class ReplicaListener(Protocol):
 
     def high_watermark_moved(self, partition: Replica) -> None:
         """The next answer has a new high watermark to tell."""
+        ...
+
+
+class SettleWatcher(Protocol):
+    """Whoever fetches for a partition that follows."""
+
+    def settled(self, partition: Replica) -> None:
+        """What the partition appended is as safe as it must be before it is stated."""
         ...
 
 

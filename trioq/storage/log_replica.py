@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trioq._native.replica_run import ReplicaRun, check_run
-from trioq.errors import CorruptMessage
+from trioq.record.layout import HEADER, HEADER_BYTES
 from trioq.storage.log_append import AppendLog
 from trioq.storage.log_producers import end_marker
 from trioq.storage.log_read import Edges
@@ -22,7 +22,9 @@ class ReplicaLog(AppendLog):
 
     __slots__ = ()
 
-    def append_replica(self, records: memoryview, *, leader_epoch: int, gaps_below: int) -> None:
+    def append_replica(
+        self, records: memoryview, *, leader_epoch: int, gaps_below: int
+    ) -> str | None:
         """Append the whole batches in `records`, unchanged, and write them.
 
         A batch that `records` cuts off at its end is left out. While the disk stalls the batches
@@ -35,10 +37,13 @@ class ReplicaLog(AppendLog):
             gaps_below: the leader's high watermark: compaction, which leaves gaps between
                 offsets, happens below it.
 
+        Returns:
+            What is wrong with the first batch that is not sound, or not what comes next; those
+            before it are appended. None when all were taken.
+
         Raises:
-            CorruptMessage: a batch is not sound, or is not what comes next; those before it are
-                appended. Or a file of this log is damaged.
             KafkaStorageError: the log's directory is, or went, offline.
+            CorruptMessage: a file of this log is damaged.
 
         """
         if self.failed:
@@ -62,13 +67,24 @@ class ReplicaLog(AppendLog):
                 )
             if run.size_bytes:
                 self._append_run(records, run)
-            if run.fault is not None:
-                raise CorruptMessage(f"{self.topic_partition}: the leader sent {run.fault}")
         except OSError as error:
             self.log_dir.fail(error)
             raise self.offline_error() from error
         finally:
             run.release()
+        return run.fault
+
+    @staticmethod
+    def first_batch(records: memoryview) -> tuple[int, int] | None:
+        """First and last offset that the first batch claims; None when its header is cut off."""
+        if len(records) < HEADER_BYTES:
+            return None
+        fields = HEADER.unpack_from(records)
+        return fields[0], fields[0] + fields[6]
+
+    def forget_unborn_epoch(self) -> None:
+        """No batch was written in the term that was assigned last, and none will be."""
+        self._unborn_epoch = None
 
     def _append_run(self, records: memoryview, run: ReplicaRun) -> None:
         writer = self.log_dir.writer
