@@ -17,9 +17,8 @@ from trioq.replication.fetcher_state import (
     FetcherState,
     Verdict,
     judge,
-    reset,
-    truncation_offset,
 )
+from trioq.replication.truncation_state import reset, truncation_offset
 from trioq.storage.epoch_cache import EpochCache
 
 TOPIC = uuid.UUID(int=5)

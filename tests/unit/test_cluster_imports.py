@@ -21,6 +21,7 @@ async def serve(config):
         for_clusters += {
             "trioq.net.peer", "trioq.controller.controller", "trioq.controller.reviewer",
             "trioq.replication.isr_keeper", "trioq.replication.fetchers",
+            "trioq.replication.fetcher_state", "trioq._native.replica_run",
         } & set(sys.modules)
         assert not for_clusters, for_clusters
         assert broker.context.forward is None

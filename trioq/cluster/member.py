@@ -2,6 +2,8 @@
 
 membership     its registration, and the next one after a lost session
 pulse          the loop's gate and watchdog
+isr_keeper     in-sync replicas of what is led here
+fetchers       copy what others lead
 controller     stands for election while registered
 forwarder      passes on to the controller what is for the controller
 handover       gives leaderships away before it stops
@@ -24,6 +26,7 @@ from trioq.controller.controller import Controller
 from trioq.metastore.image_audit import ImageAudit
 from trioq.metastore.store import SessionLost
 from trioq.net.peer import Peers
+from trioq.replication.fetchers import ReplicaFetchers, ReplicationGauges
 from trioq.replication.isr_keeper import IsrKeeper
 
 if TYPE_CHECKING:
@@ -69,6 +72,7 @@ class Member:
         self.isr_keeper = IsrKeeper(
             metastore, context.partitions, lambda: follower.image, clock, lambda: context.config
         )
+        self.fetchers = ReplicaFetchers(context.partitions, self.peers, lambda: context.config)
         forwarder = Forwarder(config.node_id, self.controller, self.peers, follower)
         context.topic_admin = RoutedAdmin(self.controller, forwarder)
         context.controller = self.controller
@@ -76,6 +80,10 @@ class Member:
         context.gate = self.pulse
         context.metrics.register("controller", self.controller.counters)
         context.metrics.register("isr", self.isr_keeper.counters)
+        context.metrics.register("fetchers", self.fetchers.counters)
+        context.metrics.register(
+            "replication", ReplicationGauges(context.partitions, self.fetchers)
+        )
 
     # ---- the tasks, in the order in which they are started
 
@@ -96,8 +104,13 @@ class Member:
     async def replicate(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Keep the in-sync replicas of what is led here true, until cancelled."""
-        await self.isr_keeper.run(task_status=task_status)
+        """Copy what others lead, and keep the in-sync replicas of what is led here true, until
+        cancelled.
+        """
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.isr_keeper.run)
+            await nursery.start(self.fetchers.run)
+            task_status.started()
 
     async def hand_over(self) -> None:
         """Before the end, while clients are served still: give away what is led here."""
@@ -127,6 +140,7 @@ class Member:
             for broker_id in before.brokers.keys() | after.brokers.keys():
                 if before.brokers.get(broker_id) != after.brokers.get(broker_id):
                     self.peers.forget(broker_id)
+        self.fetchers.follow(before, after)
 
     def use_config(self, config: BrokerConfig) -> None:
         """Take changed values of the configuration."""
@@ -140,6 +154,7 @@ class Member:
 
     def _registered(self, registration: BrokerRegistration, generation: int) -> None:
         self._context.partitions.use_broker_epoch(registration.broker_epoch)
+        self.fetchers.refresh()
         self._groups.use_broker_epoch(registration.broker_epoch, generation=generation)
 
     def _address_of(self, broker_id: int) -> tuple[str, int] | None:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from trioq import logs
 from trioq.errors import NotLeaderOrFollower
 from trioq.replication.fetch_session_state import Position
-from trioq.replication.fetcher_state import reset, truncation_offset
 from trioq.replication.replica import Replica
+from trioq.replication.truncation_state import reset, truncation_offset
 
 if TYPE_CHECKING:
     from trioq.storage.log import Log

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trioq._native.replica_run import ReplicaRun, check_run
 from trioq.record.layout import HEADER, HEADER_BYTES
 from trioq.storage.log_append import AppendLog
 from trioq.storage.log_producers import end_marker
@@ -14,6 +13,7 @@ from trioq.storage.segment import MAX_RELATIVE_OFFSET
 
 if TYPE_CHECKING:
     from trioq._native.batch import BatchHeader
+    from trioq._native.replica_run import ReplicaRun
     from trioq.storage.segment import Segment
 
 
@@ -46,6 +46,8 @@ class ReplicaLog(AppendLog):
             CorruptMessage: a file of this log is damaged.
 
         """
+        from trioq._native.replica_run import check_run  # noqa: PLC0415  for followers only
+
         if self.failed:
             raise self.offline_error()
         assert not self.has_staged, "append_replica while batches are staged"

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import TYPE_CHECKING
 
 from trioq._native.batch import BatchHeader, locate_in_file
 from trioq._native.log_tail import SegmentTail
-from trioq._native.replica_run import ReplicaRun
 from trioq.errors import CorruptMessage
 from trioq.storage.batch_scan import BatchScan, batch_edge
 from trioq.storage.disk import Disk, DiskFile
 from trioq.storage.offset_index import ENTRY_BYTES, OffsetIndex
 from trioq.storage.open_files import OpenFiles, SharedFile
 from trioq.storage.time_index import TimeIndex
+
+if TYPE_CHECKING:
+    from trioq._native.replica_run import ReplicaRun
 
 LOG_SUFFIX = ".log"
 OFFSET_INDEX_SUFFIX = ".index"
