@@ -22,10 +22,12 @@ from trioq.errors import (
     FencedLeaderEpoch,
     FetchSessionIdNotFound,
     KafkaError,
+    NotEnoughReplicas,
     NotLeaderOrFollower,
     OffsetNotAvailable,
     OffsetOutOfRange,
     ReplicaNotAvailable,
+    RequestTimedOut,
     StaleBrokerEpoch,
     UnknownLeaderEpoch,
 )
@@ -42,6 +44,12 @@ from trioq.wire.messages.offset_for_leader_epoch import (
     OffsetForLeaderEpochRequestPartition,
     OffsetForLeaderEpochRequestTopic,
     OffsetForLeaderEpochResponse,
+)
+from trioq.wire.messages.produce import (
+    ProduceRequest,
+    ProduceRequestPartition,
+    ProduceRequestTopic,
+    ProduceResponse,
 )
 
 RACK_AWARE = "org.apache.kafka.common.replica.RackAwareReplicaSelector"
@@ -456,3 +464,70 @@ def test_the_messages_say_who_fetches() -> None:
     assert replica_of(fetch_request(2, {0: 0})) == (2, 20)
     assert replica_of(fetch_request(2, {0: 0}, version=14)) == (2, -1)
     assert replica_of(fetch_request(-1, {0: 0})) is None
+
+
+def produced(leader: Leader, sequence: int, *, timeout_ms: int = 1000, version: int = 9) -> None:
+    """Send a batch with acks=all."""
+    records = bytes(batch(b"a", producer=(5, 0, sequence)))
+    data = ProduceRequestPartition(index=0, records=records)
+    message = ProduceRequest(
+        acks=-1,
+        timeout_ms=timeout_ms,
+        topic_data=[ProduceRequestTopic(name=TOPIC, partition_data=[data])],
+    )
+    leader.send("producer", ApiKey.PRODUCE, message, version)
+    leader.dirs.end_pass()
+
+
+def acknowledged(leader: Leader, version: int = 9) -> tuple[int, int] | None:
+    """Error code and base offset of the oldest produce request; None while it waits."""
+    frame = leader.answer("producer")
+    if frame is None:
+        return None
+    response = ProduceResponse.decode(memoryview(frame), 5, len(frame), version)
+    found = response.responses[0].partition_responses[0]
+    return found.error_code, found.base_offset
+
+
+def test_the_lane_takes_acks_all_that_waits_for_followers(leader: Leader) -> None:
+    produced(leader, 0)  # the window of a new producer is opened the general way
+    produced(leader, 1)
+    assert leader.lane_took == 1
+    assert acknowledged(leader) is None
+    fetch(leader, 2, {0: 2})
+    fetch(leader, 3, {0: 1})
+    assert acknowledged(leader) == (0, 0)
+    assert acknowledged(leader) is None
+    fetch(leader, 3, {0: 2})
+    assert acknowledged(leader) == (0, 1)
+
+
+def test_acks_all_is_refused_when_its_time_is_over_also_from_the_lane(leader: Leader) -> None:
+    produced(leader, 0, timeout_ms=1000)
+    produced(leader, 1, timeout_ms=3000)
+    produced(leader, 2, timeout_ms=2000)
+    assert leader.lane_took == 2
+    for _ in range(19):
+        leader.wait(0.1)
+    assert acknowledged(leader) == (RequestTimedOut.code, -1)
+    assert acknowledged(leader) is None
+    for _ in range(4):
+        leader.wait(0.1)
+    assert [entry.state for entry in leader.connections["producer"].ring] == [1, 0, 1]
+    fetch(leader, 2, {0: 3})
+    fetch(leader, 3, {0: 3})
+    assert acknowledged(leader) == (0, 1)
+    assert acknowledged(leader) == (RequestTimedOut.code, -1)
+    for _ in range(20):
+        leader.wait(0.1)
+    assert len(leader.ctx.deadlines) <= 2, "of the two fetches, none of the lane"
+
+
+def test_acks_all_is_refused_by_the_lane_as_by_the_handler_while_too_few_are_in_sync(
+    lead: Callable[..., Leader],
+) -> None:
+    leader = lead(isr=(1,), topic_config={"min.insync.replicas": "2"})
+    produced(leader, 0)
+    produced(leader, 0)
+    assert leader.lane_took == 0
+    assert acknowledged(leader) == acknowledged(leader) == (NotEnoughReplicas.code, -1)

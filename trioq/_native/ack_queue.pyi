@@ -23,5 +23,11 @@ class AckQueue:
     def pass_offset(self, end_offset: int) -> None:
         """Acknowledge everything that waited for offsets up to `end_offset`."""
 
+    def expire(self, now_s: float, error: type[KafkaError]) -> bool:
+        """Answer those from the produce lane with `error` who have waited for too long.
+
+        Returns whether anybody waits. Others than the lane's have deadlines of their own.
+        """
+
     def refuse_all(self, error: type[KafkaError]) -> None:
         """Answer everyone with `error`: leadership or the log is gone."""

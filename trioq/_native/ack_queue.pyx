@@ -55,6 +55,17 @@ cdef class AckQueue:
             del waiting[:self._first]
             self._first = 0
 
+    def expire(self, double now_s, error not None):
+        cdef list late = []
+        cdef object one
+        for one in self._waiting[self._first:]:
+            if type(one) is ReadyAnswer and 0 < (<ReadyAnswer>one).due_s <= now_s:
+                (<ReadyAnswer>one).due_s = 0
+                late.append(one)
+        for one in late:
+            one.refused(0, error)       # its place stays until its offset is passed
+        return self._first < len(self._waiting)
+
     def refuse_all(self, error not None):
         cdef list waiting = self._waiting[self._first:]
         self._waiting = []

@@ -13,6 +13,7 @@ cdef class PartitionHead:
     cdef public bint is_closed
     cdef public bint _takes_acks_one
     cdef public bint _takes_acks_all
+    cdef public bint _acks_all_wait
     cdef public bint _takes_compressed
     cdef public Py_ssize_t _lane_max_bytes
     cdef public int64_t _before_max_ms

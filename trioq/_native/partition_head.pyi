@@ -17,7 +17,9 @@ class PartitionHead:
     _takes_acks_one: bool
     """A plain batch is appended without preparation, and acknowledged by its write."""
     _takes_acks_all: bool
-    """The same for acks=all: this replica is alone, and enough."""
+    """The same for acks=all: enough replicas are in sync."""
+    _acks_all_wait: bool
+    """Acknowledging acks=all takes more than this pass's write, so it has a deadline."""
     _takes_compressed: bool
     """Compressed batches too are stored as they are, unopened."""
     _lane_max_bytes: int

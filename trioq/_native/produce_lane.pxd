@@ -2,13 +2,19 @@
 
 from libc.stdint cimport int32_t, int64_t, uint8_t
 
-from trioq._native.partition_head cimport PartitionTable
+from trioq._native.partition_head cimport PartitionHead, PartitionTable
 from trioq._native.response_ring cimport ResponseRing
 
 
 cdef class ProduceLane:
     cdef PartitionTable table
     cdef object refuse
+    cdef object ctx
+    cdef dict waited_for        # PartitionHead -> None
+
+    # Refuse in time those who wait for acks=all of `partition`.
+    cdef int watch(self, PartitionHead partition) except -1
+    cdef int look_later(self, double now_s) except -1
 
     # Take the request whose body is view[position:end], or return False with nothing done.
     cdef bint take(

@@ -17,10 +17,15 @@ class ProduceLane:
     """The produce requests of a RequestLane.
 
     `refuse(answer, partition, error)` completes an answer whose batch was lost after all.
+    `ctx` has `clock` and `deadlines`. Where acks=all has to wait, those whose timeout is over
+    are refused with REQUEST_TIMED_OUT, up to a tenth of a second late.
     """
 
     def __init__(
         self,
         table: PartitionTable,
         refuse: Callable[[ReadyAnswer, Any, type[KafkaError]], None],
+        ctx: Any,
     ) -> None: ...
+    def look_due(self) -> None:
+        """Refuse those who have waited for too long; called by a deadline."""

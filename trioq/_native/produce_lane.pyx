@@ -42,6 +42,8 @@ from trioq._native.producer_window cimport (
 from trioq._native.records cimport Walk, walk
 from trioq._native.response_ring cimport ReadyAnswer, ResponseRing
 
+from trioq.errors import RequestTimedOut
+
 
 cdef enum:
     ACKS_ALL = -1
@@ -52,6 +54,8 @@ cdef enum:
     UNUSUAL_ATTRIBUTES = (
         UNUSED_ATTRIBUTES | APPEND_TIME_BIT | TRANSACTIONAL_BIT | CONTROL_BIT | DELETE_HORIZON_BIT
     )
+
+cdef double LOOK_S = 0.1        # how often it is looked who has waited for too long
 
 
 cdef bint _is_sound(
@@ -96,9 +100,31 @@ cdef bint _is_timely(const uint8_t* p, PartitionHead partition, int64_t now_ms) 
 @cython.final
 cdef class ProduceLane:
 
-    def __init__(self, PartitionTable table not None, refuse not None):
+    def __init__(self, PartitionTable table not None, refuse not None, ctx not None):
         self.table = table
         self.refuse = refuse
+        self.ctx = ctx
+        self.waited_for = {}
+
+    cdef int watch(self, PartitionHead partition) except -1:
+        if partition not in self.waited_for:
+            self.waited_for[partition] = None
+            if len(self.waited_for) == 1:
+                self.look_later(self.ctx.clock.monotonic_s())
+        return 0
+
+    cdef int look_later(self, double now_s) except -1:
+        self.ctx.deadlines.add(now_s + LOOK_S, self.look_due)
+        return 0
+
+    def look_due(self):
+        cdef PartitionHead partition
+        cdef double now_s = self.ctx.clock.monotonic_s()
+        for partition in list(self.waited_for):
+            if not partition._acks_all.expire(now_s, RequestTimedOut):
+                del self.waited_for[partition]
+        if self.waited_for:
+            self.look_later(now_s)
 
     cdef bint take(
         self, ResponseRing connection, object view, const uint8_t* data, Py_ssize_t position,
@@ -158,6 +184,10 @@ cdef class ProduceLane:
         answer.api_version = version
         answer.correlation_id = correlation_id
         answer.end_offset = last_offset + 1
+        answer.due_s = 0
+        if asked.acks == ACKS_ALL and partition._acks_all_wait:
+            answer.due_s = connection._reactor.now_s + max(1, asked.timeout_ms) / 1000.0
+            self.watch(partition)
         answer.refuse = self.refuse
         answer.partition = partition
         answer.frame = produce_answer(

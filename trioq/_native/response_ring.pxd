@@ -43,6 +43,7 @@ cdef class ReadyAnswer(RingEntry):
     cdef readonly int api_version
     cdef readonly int32_t correlation_id
     cdef int64_t end_offset
+    cdef double due_s               # when the wait is too long; 0 for never
     cdef object frame
     cdef object refuse
     cdef object partition

@@ -162,11 +162,9 @@ class Replica(PartitionHead):
         is_plain = not (self._append_time or self._needs_keys or self._codec is not None)
         self._takes_acks_one = is_plain and isr is not None
         self._takes_acks_all = (
-            is_plain
-            and isr is not None
-            and len(isr.committed) >= config.min_insync_replicas
-            and not self.acks_take_long
+            is_plain and isr is not None and len(isr.committed) >= config.min_insync_replicas
         )
+        self._acks_all_wait = self.acks_take_long
         self._takes_compressed = not self._strict
         self._lane_max_bytes = min(self._max_message_bytes, config.segment_bytes)
 

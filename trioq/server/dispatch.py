@@ -220,7 +220,7 @@ def _open_lane(ctx: Context, apis: Mapping[int, Api], limits: Limits) -> Request
         table = PartitionTable(partial(_find_partition, ctx))
     produce = None
     if table is not None and is_open(ApiKey.PRODUCE):
-        produce = ProduceLane(table, _refuse_produced)
+        produce = ProduceLane(table, _refuse_produced, ctx)
     fetch = None
     if table is not None and is_open(ApiKey.FETCH):
         fetch = FetchLane(table, ctx, partial(_answer_fetched, ctx))
