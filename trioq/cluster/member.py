@@ -73,6 +73,7 @@ class Member:
             metastore, context.partitions, lambda: follower.image, clock, lambda: context.config
         )
         self.fetchers = ReplicaFetchers(context.partitions, self.peers, lambda: context.config)
+        self._fetching = trio.CancelScope()
         forwarder = Forwarder(config.node_id, self.controller, self.peers, follower)
         context.topic_admin = RoutedAdmin(self.controller, forwarder)
         context.controller = self.controller
@@ -104,16 +105,21 @@ class Member:
     async def replicate(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Copy what others lead, and keep the in-sync replicas of what is led here true, until
-        cancelled.
+        """Copy what others lead, and keep the in-sync replicas of what is led here true.
+
+        Runs until cancelled; nothing is copied any more once `hand_over` was called.
         """
-        async with trio.open_nursery() as nursery:
-            await nursery.start(self.isr_keeper.run)
-            await nursery.start(self.fetchers.run)
-            task_status.started()
+        async with trio.open_nursery() as isr_nursery:
+            await isr_nursery.start(self.isr_keeper.run)
+            with self._fetching:
+                await self.fetchers.run(task_status=task_status)
 
     async def hand_over(self) -> None:
-        """Before the end, while clients are served still: give away what is led here."""
+        """Before the end, while clients are served still: give away what is led here.
+
+        From now on this broker follows nobody, so that no leader takes it for in sync again.
+        """
+        self._fetching.cancel()
         config, registration = self._context.config, self.membership.registration
         if config.controlled_shutdown_enable and registration is not None:
             handover = Handover(self.controller, self.peers, self._follower)
