@@ -252,6 +252,32 @@ async def test_safety_17_a_batch_that_a_leader_overtook_is_written_again_without
     assert all(set(state.isr) <= set(others) for state in states)
 
 
+async def test_safety_17_two_hundred_leaders_that_died_are_followed_in_two_multis(world):
+    controller = await three(world)
+    gone, other = (one for one in world.live() if one is not controller)
+    ids = gone.broker_id, other.broker_id, controller.broker_id
+    led = {number: list(ids) for number in range(200)}
+    followed = {number: [ids[2], ids[0], ids[1]] for number in range(200, 300)}
+    await world.create(NewTopic("t", assignments={**followed, **led}))
+    chain = controller.controller._term.chain
+    windows = []
+
+    async def write_all(writes):
+        windows.append(writes)
+        return await WriteChain.write_all(chain, writes)
+
+    chain.write_all = write_all
+    await gone.stop()
+    image = await controller.until(
+        lambda image: all(gone.broker_id not in one.isr for one in image.topics["t"].partitions)
+    )
+    (writes,) = [window for window in windows if window[0][0].path.startswith(layout.TOPIC_IDS)]
+    assert [len(write) for write in writes] == [100, 100, 100]
+    numbers = [int(one.path.rpartition("/")[2]) for write in writes[:2] for one in write]
+    assert sorted(numbers) == list(range(200))
+    assert {one.leader for one in image.topics["t"].partitions[:200]} == {other.broker_id}
+
+
 async def test_a_broker_that_stops_in_order_leads_nothing_before_it_does(world):
     controller = await three(world)
     await world.create(NewTopic("t", 6, 3), NewTopic("alone", 3, 1))
