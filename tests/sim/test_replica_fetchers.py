@@ -505,3 +505,22 @@ def prefix(data: bytes, end_offset: int) -> bytes:
         if header.next_offset <= end_offset:
             end = header.position + header.size_bytes
     return data[:end]
+
+
+def test_safety_6_a_new_registration_states_every_position_anew() -> None:
+    """Else a replica that stands still would never be in sync again."""
+
+    async def story(world: ReplicaWorld) -> None:
+        world.elect(1)
+        world.produce()
+        await world.settled()
+        follower = world.brokers[2]
+        follower.broker_epoch += 1
+        follower.partitions.use_broker_epoch(follower.broker_epoch)
+        follower.fetchers.refresh()
+        isr = world.leader().partition().isr
+        assert isr is not None
+        await world.until(lambda: isr.epoch_of(2) == follower.broker_epoch)
+        assert isr.end_of(2) == world.leader().log().log_end_offset
+
+    run(story)

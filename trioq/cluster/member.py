@@ -107,12 +107,15 @@ class Member:
     ) -> None:
         """Copy what others lead, and keep the in-sync replicas of what is led here true.
 
-        Runs until cancelled; nothing is copied any more once `hand_over` was called.
+        Runs until cancelled. Copying begins with the first registration, as before that nothing
+        that this broker states to a leader counts, and ends with `hand_over`.
         """
         async with trio.open_nursery() as isr_nursery:
             await isr_nursery.start(self.isr_keeper.run)
+            task_status.started()
             with self._fetching:
-                await self.fetchers.run(task_status=task_status)
+                await self.membership.wait_other_than(None)
+                await self.fetchers.run()
 
     async def hand_over(self) -> None:
         """Before the end, while clients are served still: give away what is led here.

@@ -133,6 +133,8 @@ class ReplicaFetcher:
         """Own files do not hold what they should: to be copied anew."""
         self._reported: dict[PartitionKey, int] = {}
         self._is_reachable = True
+        self._broker_epoch = -1
+        """Of the registration in which positions are stated."""
         self._wake = trio.Event()
 
     # ---- who is followed ----------------------------------------------------------------
@@ -180,6 +182,7 @@ class ReplicaFetcher:
             while True:
                 await trio.lowlevel.checkpoint_if_cancelled()
                 self._wake = trio.Event()
+                self._follow_registration()
                 plan = self._plan(trio.current_time())
                 if plan is not None:
                     await self._fetch(plan)
@@ -191,6 +194,15 @@ class ReplicaFetcher:
                     await self._settle()
         finally:
             self._channel.close()
+
+    def _follow_registration(self) -> None:
+        """State every position anew in a new registration of this broker: what was stated in an
+        earlier one counts no longer (SAFETY rule 6), also of partitions that stand still.
+        """
+        epoch = next((one.broker_epoch for one in self._partitions.values()), self._broker_epoch)
+        if epoch != self._broker_epoch:
+            self._broker_epoch = epoch
+            self._state.unanswered()
 
     async def _wait_until(self, deadline_s: float | None) -> None:
         """Return when something happens, or at the deadline."""
@@ -242,8 +254,7 @@ class ReplicaFetcher:
 
     async def _fetch(self, plan: FetchPlan) -> None:
         self.counters.requests += 1
-        broker_epoch = next((one.broker_epoch for one in self._partitions.values()), -1)
-        request = fetch_request(plan, self._config(), broker_epoch)
+        request = fetch_request(plan, self._config(), self._broker_epoch)
         try:
             answer = await self._channel.call(
                 request,
