@@ -7,10 +7,13 @@ import pytest
 import trioq
 from tests.client.written import write
 from trioq.errors import (
+    ElectionNotNeeded,
     GroupIdNotFound,
     InvalidConfig,
     InvalidPartitions,
+    InvalidReplicaAssignment,
     NonEmptyGroup,
+    NoReassignmentInProgress,
     TopicAlreadyExists,
     UnknownTopicOrPartition,
 )
@@ -100,6 +103,34 @@ async def test_the_cluster_and_its_disks(client, topic, group_broker):
     (directory,) = (await admin.describe_log_dirs())[group_broker.node_id]
     assert directory.path == str(group_broker.data_dir)
     assert directory.partitions[TopicPartition(topic, 0)] > 0
+
+
+async def test_leaders_and_replicas(client, topic, group_broker):
+    admin, place, here = client.admin, TopicPartition(topic, 1), group_broker.node_id
+    await admin.create_topic(topic, partitions=2)
+    assert await admin.list_partition_reassignments() == {}
+    assert await admin.list_partition_reassignments([place]) == {}
+    await admin.alter_partition_reassignments({place: [here]})
+    with pytest.raises(InvalidReplicaAssignment, match=f"moving {topic}-1.*{here + 1}"):
+        await admin.alter_partition_reassignments({(topic, 0): [here], place: [here + 1]})
+    with pytest.raises(NoReassignmentInProgress, match=r"moving .*\(2 of 2 are refused\)"):
+        await admin.alter_partition_reassignments({(topic, 0): None, place: None})
+    assert await admin.elect_leaders() == {}
+    elected = await admin.elect_leaders([place, (topic, 7)])
+    assert isinstance(elected[place], ElectionNotNeeded)
+    assert isinstance(elected[TopicPartition(topic, 7)], UnknownTopicOrPartition)
+
+
+async def test_configuration_of_several_topics(client, topic):
+    admin = client.admin
+    await admin.create_topic(topic, partitions=1, configs={"retention.ms": "1000"})
+    await admin.create_topic(f"{topic}-2", partitions=1)
+    names = [topic, f"{topic}-2", f"{topic}-3"]
+    found = await admin.topics_configs(names, keys=["retention.ms"])
+    assert {name: list(entries) for name, entries in found.items()} == {
+        name: ["retention.ms"] for name in names[:2]
+    }
+    assert found[topic]["retention.ms"].value == "1000"
 
 
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])

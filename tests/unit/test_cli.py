@@ -119,6 +119,7 @@ COMMANDS = [
     ["topic"], ["topic", "create"], ["topic", "list"], ["topic", "describe"], ["topic", "alter"],
     ["topic", "delete"], ["group"], ["group", "list"], ["group", "describe"],
     ["group", "reset-offsets"], ["group", "delete"], ["cluster"], ["cluster", "describe"],
+    ["cluster", "drain"], ["cluster", "rebalance"], ["cluster", "elect-leaders"],
     ["config"], ["config", "describe"], ["config", "alter"], ["log"], ["log", "dump"],
     ["dev-cluster"],
 ]  # fmt: skip

@@ -269,7 +269,7 @@ def test_alter_changes_keys_and_partitions(cluster):
     assert "nothing to change" in nothing.output
 
 
-# ---- configuration and cluster ----
+# ---- configuration ----
 
 
 def test_config_describe_leaves_defaults_out(cluster):
@@ -318,13 +318,6 @@ def test_config_mistakes(cluster, arguments, expected):
     result = run(cluster(), "config", *arguments)
     assert result.exit_code == 2
     assert expected in result.stderr
-
-
-def test_cluster_describe(cluster):
-    target = cluster()
-    assert run(target, "cluster", "describe").output == f"1\t127.0.0.1\t{target.port}\t-\tyes\n"
-    described = json.loads(run(target, "cluster", "describe", "--json").output)
-    assert (described["cluster_id"], described["controller_id"]) == ("the-cluster", 1)
 
 
 # ---- groups ----

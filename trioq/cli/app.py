@@ -28,7 +28,7 @@ _COMMANDS: Final = {
     "topic": ("trioq.cli.topic", "topic", "Create, list, describe, alter and delete topics."),
     "group": ("trioq.cli.group", "group", "List, describe, reset and delete consumer groups."),
     "dev-cluster": ("trioq.cli.dev_cluster", "dev_cluster", "Run a small cluster to try out."),
-    "cluster": ("trioq.cli.cluster", "cluster", "Describe the cluster."),
+    "cluster": ("trioq.cli.cluster", "cluster", "Describe, drain and even out the cluster."),
     "config": ("trioq.cli.config", "config", "Configure topics and brokers."),
     "log": ("trioq.cli.log_files", "log", "Look into the files of a broker."),
     "bench": ("trioq.cli.bench", "bench", "Measure a broker, from a checkout."),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from trioq.client.admin_cluster import ClusterAdmin
 from trioq.client.admin_groups import GroupAdmin
+from trioq.client.admin_partitions import PartitionAdmin
 from trioq.client.admin_topics import TopicAdmin
 
 
-class Admin(TopicAdmin, ClusterAdmin, GroupAdmin):
+class Admin(TopicAdmin, PartitionAdmin, ClusterAdmin, GroupAdmin):
     """Everything about the cluster that is neither producing nor consuming.
 
     Every call goes to the broker that is responsible, retries what may pass, and raises the

@@ -53,6 +53,11 @@ class AdminCalls:
     def _cluster(self) -> Cluster:
         return self._get_cluster()
 
+    def _server_ms(self, timeout_ms: int | None) -> int:
+        """What the broker may take, so that its answer comes before the client gives up."""
+        request_ms = self._cluster.settings.request_timeout_ms
+        return min(timeout_ms or request_ms, request_ms)
+
     async def _repeat(
         self, attempt: Callable[[], Awaitable[Result]], what: str, timeout_ms: int | None
     ) -> Result:

@@ -9,11 +9,13 @@ from typing import Final
 
 from trioq.client.admin_call import AdminCalls, check
 from trioq.client.cluster_state import NO_NODE, Node
+from trioq.errors import UnknownTopicOrPartition
 from trioq.types import TopicPartition
 from trioq.wire.messages.describe_configs import (
     DescribeConfigsRequest,
     DescribeConfigsRequestResource,
     DescribeConfigsResponse,
+    DescribeConfigsResponseResource,
 )
 from trioq.wire.messages.describe_log_dirs import DescribeLogDirsRequest, DescribeLogDirsResponse
 from trioq.wire.messages.incremental_alter_configs import (
@@ -25,6 +27,7 @@ from trioq.wire.messages.incremental_alter_configs import (
 
 _TOPIC: Final = 2
 _BROKER: Final = 4
+_TOPICS_AT_ONCE: Final = 200
 
 
 class _Operation(IntEnum):
@@ -104,6 +107,39 @@ class ClusterAdmin(AdminCalls):
     ) -> dict[str, ConfigEntry]:
         """The configuration of a topic, by key."""
         return await self._configs(_TOPIC, topic, None, timeout_ms)
+
+    async def topics_configs(
+        self,
+        topics: Iterable[str],
+        *,
+        keys: Iterable[str] | None = None,
+        timeout_ms: int | None = None,
+    ) -> dict[str, dict[str, ConfigEntry]]:
+        """The configuration of several topics, by topic and key; only `keys` if given.
+
+        Topics that do not exist (any more) are left out.
+        """
+        names, wanted = list(topics), None if keys is None else list(keys)
+        found: dict[str, dict[str, ConfigEntry]] = {}
+        for start in range(0, len(names), _TOPICS_AT_ONCE):
+            resources = [
+                DescribeConfigsRequestResource(
+                    resource_type=_TOPIC, resource_name=name, configuration_keys=wanted
+                )
+                for name in names[start : start + _TOPICS_AT_ONCE]
+            ]
+            what = "reading the configuration of topics"
+            response = await self._on_any(
+                DescribeConfigsRequest(resources=resources),
+                DescribeConfigsResponse,
+                what,
+                timeout_ms,
+            )
+            for result in response.results:
+                if result.error_code != UnknownTopicOrPartition.code:
+                    check(result.error_code, what, result.error_message)
+                    found[result.resource_name] = _entries(result)
+        return found
 
     async def broker_configs(
         self, broker_id: int | None = None, *, timeout_ms: int | None = None
@@ -200,17 +236,7 @@ class ClusterAdmin(AdminCalls):
         )
         (result,) = response.results
         check(result.error_code, what, result.error_message)
-        return {
-            one.name: ConfigEntry(
-                name=one.name,
-                value=one.value,
-                source=_SOURCES.get(one.config_source, "unknown"),
-                is_read_only=one.read_only,
-                is_sensitive=one.is_sensitive,
-                documentation=one.documentation,
-            )
-            for one in result.configs
-        }
+        return _entries(result)
 
     async def _alter(
         self,
@@ -240,6 +266,20 @@ class ClusterAdmin(AdminCalls):
             request, IncrementalAlterConfigsResponse, what, timeout_ms, node_id=node_id
         )
         read(response, False)
+
+
+def _entries(result: DescribeConfigsResponseResource) -> dict[str, ConfigEntry]:
+    return {
+        one.name: ConfigEntry(
+            name=one.name,
+            value=one.value,
+            source=_SOURCES.get(one.config_source, "unknown"),
+            is_read_only=one.read_only,
+            is_sensitive=one.is_sensitive,
+            documentation=one.documentation,
+        )
+        for one in result.configs
+    }
 
 
 def _called(kind: int, name: str) -> str:

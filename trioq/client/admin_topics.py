@@ -222,8 +222,3 @@ class TopicAdmin(AdminCalls):
             dict.fromkeys(partitions, LATEST), read_committed=read_committed
         )
         return {partition: one.offset for partition, one in found.items()}
-
-    def _server_ms(self, timeout_ms: int | None) -> int:
-        """What the broker may take, so that its answer comes before the client gives up."""
-        request_ms = self._cluster.settings.request_timeout_ms
-        return min(timeout_ms or request_ms, request_ms)
