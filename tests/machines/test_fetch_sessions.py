@@ -92,7 +92,7 @@ def test_only_what_progressed_has_its_turn() -> None:
     parked = Parked()
     session.parked = parked
     session.progressed(partitions[1], 77)
-    assert [one.number for one in session.ready.values()] == [1]
+    assert [one.number for one in session.ready] == [1]
     assert parked.progress == [77]
 
 
@@ -100,7 +100,7 @@ def test_partitions_with_data_take_turns() -> None:
     session = open_session(FetchSessions(slots=1, eviction_s=10), 0, 1)
     zero = session.followed[TOPIC_ID, 0]
     session.looked_at(zero, again=True)
-    assert [one.number for one in session.ready.values()] == [1, 0]
+    assert [one.number for one in session.ready] == [1, 0]
 
 
 def test_forgotten_and_closed_partitions_are_not_listened_to() -> None:
@@ -111,7 +111,7 @@ def test_forgotten_and_closed_partitions_are_not_listened_to() -> None:
     session.forget("orders", TOPIC_ID, 0)
     assert partitions[0].listeners == []
     session.progressed(partitions[0], 5)
-    assert [one.number for one in session.ready.values()] == [1]
+    assert [one.number for one in session.ready] == [1]
     parked = Parked()
     session.parked = parked
     session.close()
@@ -135,4 +135,4 @@ def test_following_again_takes_the_new_position_and_a_turn() -> None:
     session.looked_at(one, again=False)
     session.follow(followed(0, offset=42))
     assert one.fetch_offset == 42
-    assert list(session.ready.values()) == [one]
+    assert list(session.ready) == [one]

@@ -100,8 +100,10 @@ class Leader:
         self.lane_took = 0
         self._taken: dict[object, int] = {}
 
-    def append(self, *values: bytes, number: int = 0, waiter: Any = None) -> None:
-        """Append a batch with acks=1, or acks=all for `waiter`; written."""
+    def append(
+        self, *values: bytes, number: int = 0, waiter: Any = None, is_written: bool = True
+    ) -> None:
+        """Append a batch with acks=1, or acks=all for `waiter`."""
         partition = self.partitions[number]
         data = memoryview(batch(*(values or (b"a",))))
         header = partition.check_batch(data)
@@ -109,7 +111,8 @@ class Leader:
         appended = partition.append_as_leader(data, header, acks=acks, now_ms=NOW_MS)
         if waiter is not None:
             partition.await_acks(appended.last_offset + 1, acks, waiter, 0)
-        self.dirs.end_pass()
+        if is_written:
+            self.dirs.end_pass()
 
     def send(self, who: object, key: int, message: Message, version: int) -> Connection:
         """Have `who`'s connection receive a request."""
@@ -128,6 +131,7 @@ class Leader:
         assert receiver._lane is not None
         self.lane_took += receiver._lane.requests
         receiver._lane.requests = 0
+        self.reactor._in_pass = False
         return connection
 
     def answer(self, who: object) -> bytes | None:
@@ -140,6 +144,14 @@ class Leader:
         if isinstance(parts, bytes | bytearray):
             parts = [parts]
         return b"".join(_content(part) for part in parts)[4:]
+
+    def end_pass(self) -> None:
+        """The reactor's pass ends."""
+        self.ctx.end_of_pass[:0] = [] if self.ctx.end_of_pass else [self.dirs.end_pass]
+        self.reactor._in_pass = True
+        for hook in self.ctx.end_of_pass:
+            hook()
+        self.reactor._in_pass = False
 
     def wait(self, seconds: float) -> None:
         self.clock.s += seconds

@@ -126,6 +126,23 @@ def test_a_parked_follower_is_woken_by_what_is_written_not_by_the_high_watermark
     assert partitions_of(fetched(leader, 3))[0].records
 
 
+def test_a_parked_follower_gets_all_that_a_pass_wrote_in_one_answer(
+    lead: Callable[..., Leader],
+) -> None:
+    leader = lead(partitions=3)
+    for replica in (2, 3):
+        fetch(leader, replica, {0: 0, 1: 0, 2: 0}, session=(0, 0), wait_ms=0)
+        session = fetched(leader, replica).session_id
+        fetch(leader, replica, {}, session=(session, 1))
+    for number in (0, 2):
+        leader.append(number=number, is_written=False)
+    leader.end_pass()
+    for replica in (2, 3):
+        answer = partitions_of(fetched(leader, replica))
+        assert {number for number, one in answer.items() if one.records} == {0, 2}
+    leader.end_pass()
+
+
 def test_a_parked_follower_is_answered_when_its_time_is_over(leader: Leader) -> None:
     fetch(leader, 2, {0: 0}, wait_ms=500)
     leader.wait(0.4)
@@ -439,6 +456,7 @@ def test_where_followers_serve_consumers_they_hear_of_the_high_watermark_at_once
     fetch(leader, 2, {0: 1}, session=(session, 1))
     assert fetched(leader, 2) is None
     fetch(leader, 3, {0: 1})
+    leader.end_pass()
     assert partitions_of(fetched(leader, 2))[0].high_watermark == 1
 
 

@@ -118,7 +118,7 @@ class LeaderSide(ProducingSide):
             return ReadResult(
                 None,
                 log.high_watermark,
-                log.last_stable_offset,
+                log.high_watermark,
                 log.log_start_offset,
                 end_offset,
                 diverging,
@@ -143,9 +143,9 @@ class LeaderSide(ProducingSide):
             region = log.read(
                 fetch_offset, max_bytes, end_offset=end_offset, min_one_batch=min_one_batch
             )
-        return ReadResult(
-            region, log.high_watermark, log.last_stable_offset, log.log_start_offset, end_offset
-        )
+        # A follower has a last stable offset of its own.
+        high_watermark = log.high_watermark
+        return ReadResult(region, high_watermark, high_watermark, log.log_start_offset, end_offset)
 
     def _diverging(self, fetch_offset: int, last_fetched_epoch: int) -> tuple[int, int] | None:
         """Where the reader's log parts from this one; None if it does not, or does not say.

@@ -175,6 +175,11 @@ class Connection(ResponseRing):
             self.alone_count -= 1
             self._reactor.flush_soon(self)
 
+    @property
+    def is_in_pass(self) -> bool:
+        """See Reactor.is_in_pass."""
+        return self._reactor.is_in_pass
+
     def close(self, reason: str, ending: Ending = Ending.REFUSED) -> None:
         """Close at the end of this pass; what is ready to be sent is tried once more.
 

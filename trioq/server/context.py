@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from trioq.server.connection import Connection
     from trioq.server.deadlines import Deadlines
     from trioq.server.fetch_sessions import FetchSessions
+    from trioq.server.replica_fetch import WokenFetches
     from trioq.storage.log_dirs import LogDirs
     from trioq.wire.header import RequestHeader
     from trioq.wire.schema import Message
@@ -127,6 +128,9 @@ class Context:
 
     added_replicas_budget: ByteBudget = field(default_factory=ByteBudget)
     """What may be sent to replicas that are being added (leader.replication.throttled.rate)."""
+
+    woken_fetches: WokenFetches | None = None
+    """Fetches of followers that are answered at the end of the pass; made when there are any."""
 
     kept_metadata: KeptAnswers = field(default_factory=lambda: KeptAnswers(MAX_KEPT_BYTES))
     """Encoded answers to Metadata, of the cluster's image."""

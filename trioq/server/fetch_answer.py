@@ -153,6 +153,9 @@ class FetchAnswer:
         self._regions.clear()
 
     def _resolve(self, followed: FollowedPartition) -> Partition:
+        known = followed.partition
+        if known is not None and not known.is_closed:
+            return known
         if followed.topic_id != ZERO_TOPIC_ID:
             return require_partition_by_id(self._ctx, followed.topic_id, followed.number)
         return require_partition(self._ctx, followed.topic, followed.number)

@@ -96,9 +96,9 @@ class FetchSession:
         self.last_used_s = 0.0
         self.parked: ParkedFetch | None = None
         self.followed: dict[PartitionKey, FollowedPartition] = {}
-        self.ready: OrderedDict[PartitionKey, FollowedPartition] = OrderedDict()
+        self.ready: OrderedDict[FollowedPartition, None] = OrderedDict()
         """Partitions to look at with the next fetch, in the order of their turn."""
-        self._by_partition: dict[Replica, PartitionKey] = {}
+        self._by_partition: dict[Replica, FollowedPartition] = {}
 
     def follow(self, followed: FollowedPartition) -> None:
         """Add a partition, or take the new position of one that is followed already."""
@@ -111,14 +111,14 @@ class FetchSession:
             known.max_bytes = followed.max_bytes
             known.current_leader_epoch = followed.current_leader_epoch
             known.last_fetched_epoch = followed.last_fetched_epoch
-        self.ready[key] = known
+        self.ready[known] = None
 
     def forget(self, topic: str, topic_id: TopicId, number: int) -> None:
         """Stop following a partition; nothing happens if it is not followed."""
         key = (topic_id if self.uses_topic_ids else topic, number)
         followed = self.followed.pop(key, None)
-        self.ready.pop(key, None)
         if followed is not None:
+            self.ready.pop(followed, None)
             self._stop_listening(followed)
 
     def resolved(self, followed: FollowedPartition, partition: Partition | None) -> None:
@@ -128,18 +128,17 @@ class FetchSession:
         self._stop_listening(followed)
         followed.partition = partition
         if partition is not None:
-            self._by_partition[partition] = self._key(followed)
+            self._by_partition[partition] = followed
             self._listen(partition)
 
     def looked_at(self, followed: FollowedPartition, *, again: bool) -> None:
         """A fetch has read `followed`; `again`: it has its next turn after the others, with
         the next fetch (it had data or an error), else it waits for progress.
         """
-        key = self._key(followed)
         if not again:
-            self.ready.pop(key, None)
-        elif key in self.ready:
-            self.ready.move_to_end(key)
+            self.ready.pop(followed, None)
+        elif followed in self.ready:
+            self.ready.move_to_end(followed)
 
     def progressed(self, partition: Replica, new_bytes: int) -> None:
         """A followed partition has more to read, or changed its state."""
@@ -148,10 +147,10 @@ class FetchSession:
 
     def _is_ready(self, partition: Replica) -> bool:
         """Look at `partition` with the next fetch, if it is followed."""
-        key = self._by_partition.get(partition)
-        if key is None:
+        followed = self._by_partition.get(partition)
+        if followed is None:
             return False
-        self.ready[key] = self.followed[key]
+        self.ready[followed] = None
         return True
 
     def close(self) -> None:

@@ -177,6 +177,11 @@ class Reactor(PassQueue):
             connection.close("cancelled", Ending.NORMAL)
             self._end(connection)
 
+    @property
+    def is_in_pass(self) -> bool:
+        """True within a pass: its hooks, and the sending of answers, are still to come."""
+        return self._in_pass
+
     def flush_soon(self, connection: Connection) -> None:
         """Flush the connection at the end of this pass, or in the next turn of the loop."""
         if not connection.is_dirty:

@@ -111,15 +111,55 @@ class ReplicaSession(FetchSession):
         partition.remove_replica_listener(self)
 
 
+class WokenFetches:
+    """Fetches that have waited long enough, to be answered at the end of the reactor's pass.
+
+    A pass writes one log after the other: who was answered with the first would come again for
+    each of the others.
+    """
+
+    def __init__(self) -> None:
+        self._fetches: dict[ReplicaFetch, None] = {}
+
+    def add(self, fetch: ReplicaFetch) -> None:
+        """Answer `fetch`, if it still waits then."""
+        self._fetches[fetch] = None
+
+    def answer(self) -> bool:
+        """Called once per pass, after the logs were written; see Context.end_of_pass."""
+        if self._fetches:
+            woken, self._fetches = self._fetches, {}
+            for fetch in woken:
+                if fetch.is_waiting:
+                    fetch.answer()
+        return True
+
+
 class ReplicaFetch(WaitingFetch):
     """One fetch of a follower. A ReplicaListener while it waits without a session."""
 
     __slots__ = ()
 
+    def progressed(self, partition: Replica, new_bytes: int) -> None:  # noqa: ARG002
+        """See trioq.replication.waiters.ProgressListener."""
+        self._still_needed_bytes -= new_bytes
+        if self._still_needed_bytes <= 0 or new_bytes == 0:
+            self._answer_soon()
+
+    def _answer_soon(self) -> None:
+        ctx = self._ctx
+        if not self._slot.connection.is_in_pass:
+            self.answer()
+            return
+        if ctx.woken_fetches is None:
+            ctx.woken_fetches = WokenFetches()
+            ctx.end_of_pass.append(ctx.woken_fetches.answer)
+        ctx.woken_fetches.add(self)
+
     def high_watermark_moved(self, partition: Replica) -> None:  # noqa: ARG002
         """See trioq.replication.waiters.ReplicaListener."""
         if followers_serve(self._ctx.config):
-            self.answer()
+            self._answer_soon()
 
     def _new_answer(self) -> FetchAnswer:
         session = self._session

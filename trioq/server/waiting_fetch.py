@@ -77,8 +77,8 @@ class WaitingFetch:
             return answer
         # A full fetch is answered with every partition, also when it has waited: they have had
         # their turn by then.
-        asked = session.followed if self._is_full else session.ready
-        for followed in tuple(asked.values()):
+        asked = session.followed.values() if self._is_full else session.ready
+        for followed in tuple(asked):
             again = answer.read(followed)
             session.resolved(followed, answer.partition)
             session.looked_at(followed, again=again)
@@ -135,6 +135,11 @@ class WaitingFetch:
         """Answer the parked request with what there is now."""
         self._leave()
         self._slot.complete(self.read().response())
+
+    @property
+    def is_waiting(self) -> bool:
+        """True while it is parked."""
+        return self._deadline is not None
 
     def _cancelled(self) -> None:
         self._leave()
