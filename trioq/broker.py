@@ -119,8 +119,8 @@ class Broker:
                 try:
                     await self._run_parts(log_dirs, metastore, task_status)
                     is_clean = True
-                except (trio.Cancelled, StartupError):
-                    is_clean = True
+                except BaseException as error:
+                    is_clean = _is_orderly(error)
                     raise
                 finally:
                     # After a bug nobody vouches for the logs: the next start checks them.
@@ -377,3 +377,10 @@ async def _start_supervised(
                 task_status.started()
 
     await supervise(name, partial(service, task_status=_FirstStart()))
+
+
+def _is_orderly(error: BaseException) -> bool:
+    """Whether `error` is nothing but a stop or a refusal: then the logs are as they should be."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(_is_orderly, error.exceptions))
+    return isinstance(error, trio.Cancelled | StartupError)

@@ -31,6 +31,8 @@ def test_addresses(url, hosts, chroot):
         "zookeeper://a:1,",
         "zookeeper://a:0",
         "zookeeper://a:70000",
+        "zookeeper://a::1",
+        "zookeeper://::1",
         "zookeeper://a//b",
         "zookeeper://a/../b",
     ],

@@ -60,6 +60,8 @@ def _host_and_port(text: str) -> str:
     host, separator, port = text.strip().rpartition(":")
     if not separator or (text.startswith("[") and text.endswith("]")):
         host, port = text.strip(), str(DEFAULT_PORT)
+    if ":" in host and not (host.startswith("[") and host.endswith("]")):
+        raise ValueError(f"{text!r} is no host and port; an IPv6 address stands in brackets")
     if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
         raise ValueError(f"{text!r} is no host and port")
     return f"{host}:{port}"
