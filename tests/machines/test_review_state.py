@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trioq.config import BrokerConfig
@@ -219,6 +219,7 @@ def test_safety_17_an_isr_without_a_live_member_is_not_shrunk():
     assert (dead.leader, dead.isr, dead.broker_epochs) == (-1, (1, 2, 3), (10, 20, 30))
 
 
+@settings(max_examples=20, deadline=None)
 @given(
     count=st.integers(0, 450),
     replicas=st.integers(1, 300),

@@ -296,6 +296,20 @@ async def test_a_broker_that_stops_in_order_leads_nothing_before_it_does(world):
     )
     assert leaving.broker_id in [state.leader for state in image.topics["alone"].partitions]
     assert leaving.broker_id not in [slot.leader for slot in image.slots]
+    # Taken back by its leader into an ISR, it is not thrown out each time it asks.
+    topic = image.topics["t"]
+    state = topic.partitions[0]
+    back = state._replace(
+        isr=(*state.isr, leaving.broker_id),
+        broker_epochs=(*state.broker_epochs, leaving.registration.broker_epoch),
+    )
+    path = layout.partition_path(topic.topic_id, 0)
+    await controller.metastore.multi(
+        feed.with_entry([Set(path, back.encode(), state.partition_epoch)])
+    )
+    await controller.until(lambda image: len(image.topics["t"].partitions[0].isr) == 3)
+    assert not await controller.controller.hand_over(leaving.broker_id, -1)
+    assert leaving.broker_id in controller.topic("t").partitions[0].isr
     # The controller can hand over its own.
     assert not await controller.controller.hand_over(controller.broker_id, -1)
     last = another(world, controller, leaving).broker_id
@@ -314,6 +328,28 @@ async def test_every_slot_has_a_live_leader(world):
     )
     for slot in image.slots:
         assert slot.broker_epoch == image.brokers[slot.leader].broker_epoch
+
+
+async def test_slots_and_leaders_are_balanced_soon_after_a_broker_came(world):
+    config = {"leader.imbalance.check.interval.seconds": "1"}
+    controller = await world.join(1, settled_after_s=0.05, config=config)
+    await world.join(2)
+    await controller.until(lambda image: {slot.leader for slot in image.slots} == {1, 2})
+    await world.create(NewTopic("t", assignments={0: [2, 1]}))
+    await world.members[2].stop()
+    await controller.until(lambda image: image.topics["t"].partitions[0].leader == 1)
+    back = await world.join(2)
+    image = await controller.until(lambda image: {slot.leader for slot in image.slots} == {1, 2})
+    state = image.topics["t"].partitions[0]
+    assert state.leader == 1
+    joined = state._replace(
+        isr=(1, 2), broker_epochs=(*state.broker_epochs, back.registration.broker_epoch)
+    )
+    path = layout.partition_path(image.topics["t"].topic_id, 0)
+    await controller.metastore.multi(
+        feed.with_entry([Set(path, joined.encode(), state.partition_epoch)])
+    )
+    await controller.until(lambda image: image.topics["t"].partitions[0].leader == 2)
 
 
 async def test_replicas_move_when_the_new_ones_are_in_sync(world):

@@ -93,9 +93,10 @@ class Handover:
 
 
 def _led_here(image: ClusterImage, broker_id: int) -> int:
-    """Partitions led by the broker that others hold too, and coordination slots."""
+    """Partitions led by the broker that others hold who are alive, and coordination slots."""
+    others = image.brokers.keys() - {broker_id}
     partitions = sum(
-        state.leader == broker_id and len(state.replicas) > 1
+        state.leader == broker_id and not others.isdisjoint(state.replicas)
         for topic in image.topics.values()
         for state in topic.partitions
     )

@@ -28,6 +28,7 @@ from trioq.metastore.store import SessionLost
 from trioq.net.peer import Peers
 from trioq.replication.fetchers import ReplicaFetchers, ReplicationGauges
 from trioq.replication.isr_keeper import IsrKeeper
+from trioq.supervise import supervise
 
 if TYPE_CHECKING:
     from trioq.config import BrokerConfig
@@ -137,7 +138,8 @@ class Member:
             registration = await self.membership.wait_other_than(registration)
             async with trio.open_nursery() as controller_nursery:
                 controller_nursery.start_soon(audit.run)
-                controller_nursery.start_soon(self.controller.run, registration.broker_epoch)
+                stand = partial(self.controller.run, registration.broker_epoch)
+                controller_nursery.start_soon(supervise, "controller", stand)
                 await self.membership.wait_other_than(registration)
                 controller_nursery.cancel_scope.cancel()
 

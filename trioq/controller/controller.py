@@ -44,9 +44,6 @@ from trioq.types import TopicPartition
 _log = logs.get_logger("trioq.controller")
 
 _STAND_AGAIN_S: Final = 0.1
-_SETTLED_AFTER_S: Final = 5.0
-"""Without brokers coming or going, until leaders and slots are balanced."""
-
 _TRIM_CHECK_S: Final = 5.0
 _TRIM_AFTER: Final = 100
 """Feed entries, of whomever, after which trimming is worth a look."""
@@ -65,7 +62,8 @@ class Controller:
     """One broker's candidate; `run` is its life under one registration.
 
     `session_timeout_s` is the metastore's; `ask_log_ends` (see log_ends.py) is needed to elect
-    among replicas of which each may have lost something.
+    among replicas of which each may have lost something. Leaders and slots are balanced when no
+    broker came or went for `settled_after_s`.
     """
 
     def __init__(
@@ -78,6 +76,7 @@ class Controller:
         broker_id: int,
         session_timeout_s: float,
         ask_log_ends: AskLogEnds | None = None,
+        settled_after_s: float = 5.0,
     ) -> None:
         self.counters = ControllerCounters()
         self._metastore = metastore
@@ -87,6 +86,7 @@ class Controller:
         self._broker_id = broker_id
         self._session_timeout_s = session_timeout_s
         self._ask_log_ends = ask_log_ends
+        self._settled_after_s = settled_after_s
         self._incarnation = secrets.token_hex(8)
         self._term: _Term | None = None
         self._lease: Lease | None = None
@@ -131,7 +131,7 @@ class Controller:
     async def hand_over(self, broker_id: int, broker_epoch: int) -> list[TopicPartition]:
         """Give to others what a broker that is about to stop leads (controlled shutdown).
 
-        Returns the partitions of several replicas that it leads still: nobody else could, so far.
+        Returns the partitions that it leads still, although another replica is alive: none in sync.
         -1 as epoch stands for any. Raises NotController, StaleBrokerEpoch, and what a metastore's
         failure becomes. Cancelled: some is handed over.
         """
@@ -277,7 +277,7 @@ class Controller:
         while True:
             brokers = self._follower.image.brokers.keys()
             interval_s = self._config.leader_imbalance_check_interval_seconds
-            with trio.move_on_after(min(interval_s, _SETTLED_AFTER_S)) as settling:
+            with trio.move_on_after(min(interval_s, self._settled_after_s)) as settling:
                 await self._brokers_other_than(brokers)
             if not settling.cancelled_caught:
                 continue

@@ -234,10 +234,13 @@ class ReviewState:
         self._changes.sort(key=lambda change: not change.is_election)
         return Findings(self._changes, self._ask, self._again_at_s)
 
-    def handing_over(self, image: ClusterImage, broker: int) -> list[PartitionChange]:
+    def handing_over(
+        self, image: ClusterImage, broker: int, *, only_led: bool = False
+    ) -> list[PartitionChange]:
         """What takes a broker that is about to stop out of ISRs and leaderships, where others are.
 
-        Others that are leaving get nothing while anybody else can have it.
+        `only_led` leaves the ISRs of what others lead alone. Others that are leaving get nothing
+        while anybody else can have it.
         """
         live = live_brokers(image)
         staying = {one: live[one] for one in live if one == broker or one not in self.leaving}
@@ -245,7 +248,7 @@ class ReviewState:
         for topic in image.topics_by_id.values():
             rules = election_rules(self.config, topic)
             for number, state in enumerate(topic.partitions):
-                if broker not in state.isr:
+                if broker not in state.isr or (only_led and state.leader != broker):
                     continue
                 after = hand_over(state, broker, staying, rules)
                 if after == state and state.leader == broker:

@@ -81,25 +81,31 @@ class Reviewer:
     async def hand_over(self, broker: int, broker_epoch: int) -> list[TopicPartition]:
         """Give to others what a broker that is about to stop leads; what it leads still.
 
-        Partitions without another replica are not named. Raises StaleBrokerEpoch, and as
-        WriteChain.write_all.
+        Only partitions that another broker could lead yet are named: those with another live
+        replica. The broker also leaves the ISRs of what others lead, once. Raises
+        StaleBrokerEpoch, and as WriteChain.write_all.
         """
         registered = self._follower.image.brokers.get(broker)
         if registered is None or broker_epoch not in {registered.broker_epoch, _ANY_EPOCH}:
             raise StaleBrokerEpoch(f"Broker {broker} is not registered in epoch {broker_epoch}.")
         async with self._deciding:
-            self.state.leaving[broker] = registered.broker_epoch
+            leaving = self.state.leaving
+            is_told_again = leaving.get(broker) == registered.broker_epoch
+            leaving[broker] = registered.broker_epoch
             for _ in range(_ATTEMPTS):
-                changes = self.state.handing_over(self._follower.image, broker)
+                image = self._follower.image
+                changes = self.state.handing_over(image, broker, only_led=is_told_again)
                 if not changes:
                     break
                 await self._write(changes)
             await self._write_slots(even_out=False)
+        image = self._follower.image
+        others = image.brokers.keys() - leaving.keys()
         return [
             TopicPartition(topic.name, number)
-            for topic in self._follower.image.topics_by_id.values()
+            for topic in image.topics_by_id.values()
             for number, state in enumerate(topic.partitions)
-            if state.leader == broker and len(state.replicas) > 1
+            if state.leader == broker and not others.isdisjoint(state.replicas)
         ]
 
     async def balance(self, *, partitions: bool) -> None:
