@@ -177,6 +177,24 @@ def test_a_session_tells_what_moved_and_restates_nothing_else(lead: Callable[...
     assert set(partitions_of(fetched(leader, 2))) == {2}
 
 
+def test_who_moves_the_high_watermark_is_told_of_it_too(leader: Leader) -> None:
+    leader.append()
+    sessions = {}
+    for replica in (2, 3):
+        fetch(leader, replica, {0: 0}, session=(0, 0))
+        sessions[replica] = fetched(leader, replica).session_id
+    for replica in (2, 3):
+        fetch(leader, replica, {0: 1}, session=(sessions[replica], 1))
+        assert fetched(leader, replica) is None
+    leader.wait(0.6)
+    for replica in (2, 3):
+        assert partitions_of(fetched(leader, replica))[0].high_watermark == 1
+        fetch(leader, replica, {}, session=(sessions[replica], 2))
+    leader.wait(0.6)
+    for replica in (2, 3):
+        assert not partitions_of(fetched(leader, replica))
+
+
 def test_a_consumer_does_not_go_on_with_a_followers_session(leader: Leader) -> None:
     fetch(leader, 2, {0: 0}, session=(0, 0), wait_ms=0)
     session = fetched(leader, 2).session_id

@@ -146,11 +146,16 @@ class FetchAnswer:
             node_endpoints=self._endpoints() if self._now_leaders else [],
         )
 
-    def release(self) -> None:
-        """Give up the answer: what was read goes back."""
+    def release(self) -> list[FollowedPartition]:
+        """Give up the answer: what was read goes back.
+
+        Returns:
+            The partitions of which it would have told something new.
+        """
         for region in self._regions:
             region.file.release()
         self._regions.clear()
+        return [followed for followed, _, _ in self._told]
 
     def _resolve(self, followed: FollowedPartition) -> Partition:
         known = followed.partition

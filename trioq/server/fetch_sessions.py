@@ -140,6 +140,10 @@ class FetchSession:
         elif followed in self.ready:
             self.ready.move_to_end(followed)
 
+    def look_again(self, followed: FollowedPartition) -> None:
+        """The next answer has something to tell of `followed`, which is followed here."""
+        self.ready[followed] = None
+
     def progressed(self, partition: Replica, new_bytes: int) -> None:
         """A followed partition has more to read, or changed its state."""
         if self._is_ready(partition) and self.parked is not None:

@@ -108,10 +108,11 @@ class WaitingFetch:
             is_incremental=not self._is_full,
         )
 
-    def park(self, available_bytes: int) -> None:
-        """Wait, at most max_wait_ms, for what min_bytes asks beyond `available_bytes`."""
-        self._still_needed_bytes = self._message.min_bytes - available_bytes
+    def park(self, answer: FetchAnswer) -> None:
+        """Give up `answer`, which is too small; wait, at most max_wait_ms, for what it lacks."""
+        self._still_needed_bytes = self._message.min_bytes - answer.total_bytes
         ctx, session = self._ctx, self._session
+        untold = answer.release()
         self._slot.on_cancel = self._cancelled
         self._slot.on_drain = self.answer
         self._deadline = ctx.deadlines.add(
@@ -119,6 +120,8 @@ class WaitingFetch:
         )
         if session is not None:
             session.parked = self
+            for followed in untold:
+                session.look_again(followed)
             return
         for followed in self._asked or ():
             partition = followed.partition

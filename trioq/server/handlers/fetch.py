@@ -61,8 +61,7 @@ def handle_fetch(ctx: Context, request: Request, slot: Slot) -> FetchResponse | 
         return answer.response()
     if not (session.followed if session is not None else asked):
         return answer.response()
-    answer.release()
-    fetch.park(answer.total_bytes)
+    fetch.park(answer)
     return None
 
 
