@@ -13,6 +13,7 @@ COMMANDS = {
     "path": ("bench.path.command", "one broker under the load that is asked for (the default)"),
     "figures": ("bench.figures.command", "the whole table: targets, floors and peers side by side"),
     "client": ("bench.client.command", "what clients cost: trioq's, confluent-kafka, aiokafka"),
+    "cluster": ("bench.cluster.command", "three brokers: replication, failover, 2,000 partitions"),
     "growth": ("bench.growth", "what partitions and connections cost, from 1 to 5,000"),
     "micro": ("bench.micro.command", "CRC, batches, wire messages and groups alone (pyperf)"),
     "compare": ("bench.compare", "what has changed between two reports"),

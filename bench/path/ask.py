@@ -39,6 +39,7 @@ VERSIONS = {
     ApiKey.FETCH: FETCH_VERSION,
     ApiKey.LIST_OFFSETS: 1,
     ApiKey.METADATA: 4,
+    ApiKey.PRODUCE: 7,
     ApiKey.CREATE_TOPICS: 4,
     ApiKey.DELETE_TOPICS: 3,
     ApiKey.INIT_PRODUCER_ID: 1,

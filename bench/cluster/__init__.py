@@ -1,0 +1,1 @@
+"""What several brokers on one machine do: what replication costs, how fast leaders are replaced."""
