@@ -17,7 +17,7 @@ from trioq.controller.election_state import (
     prefer,
     review,
 )
-from trioq.controller.log_ends import AskLogEnds, gather_log_ends
+from trioq.controller.log_ends import ASK_TIMEOUT_S, AskLogEnds, gather_log_ends
 from trioq.controller.review_state import election_rules, live_brokers
 from trioq.controller.topic_plan import Plan
 from trioq.errors import (
@@ -86,7 +86,11 @@ class PartitionAdmin:
         partitions = list(_all_partitions(image)) if asked is None else list(asked)
         ends: Mapping[TopicPartition, Mapping[int, LogEnd]] = {}
         if unclean and ask_log_ends is not None:
-            ends = await gather_log_ends(ask_log_ends, _askable(image, partitions))
+            ends = await gather_log_ends(
+                ask_log_ends,
+                _askable(image, partitions),
+                timeout_s=min(ASK_TIMEOUT_S, timeout_s / 2),
+            )
 
         def elected(
             partition: TopicPartition,

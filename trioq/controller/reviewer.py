@@ -144,9 +144,14 @@ class Reviewer:
         left = list(batches(changes))
         while left:
             written = await self._chain.write_all([batch.operations for batch in left])
-            for place, batch in enumerate(left):
-                if place not in written.refused:
-                    self._count(batch.changes)
+            self._count(
+                [
+                    change
+                    for place, batch in enumerate(left)
+                    if place not in written.refused
+                    for change in batch.changes
+                ]
+            )
             if not written.refused:
                 await self._follower.wait_for(written.position)
                 return
@@ -180,11 +185,18 @@ class Reviewer:
             self.wake()
         await self._follower.wait_for(written.position)
 
-    def _count(self, batch: Sequence[PartitionChange]) -> None:
-        elected = sum(change.is_election for change in batch)
+    def _count(self, changes: Sequence[PartitionChange]) -> None:
+        elected = sum(change.is_election for change in changes)
+        offline = sum(change.after.leader == -1 for change in changes)
         self._counters.elections += elected
-        self._counters.partition_changes += len(batch)
-        _log.info("partition states written", partitions=len(batch), elected=elected)
+        self._counters.partition_changes += len(changes)
+        if changes:
+            _log.info(
+                "partition states written",
+                partitions=len(changes),
+                elected=elected,
+                without_leader=offline,
+            )
 
     async def _ask(self, broker: int, keys: Sequence[PartitionKey]) -> None:
         """Ask one broker how far its logs reach; the answer is looked at with the next image."""
