@@ -53,7 +53,7 @@ from trioq.storage.disk import Disk, DiskLock, OsDisk
 from trioq.storage.log_dir_files import lock_directory
 from trioq.storage.log_dirs import LogDirs
 from trioq.storage.log_services import LogServices
-from trioq.supervise import supervise
+from trioq.supervise import start_supervised
 from trioq.types import TopicPartition
 
 if TYPE_CHECKING:
@@ -68,6 +68,10 @@ FETCH_SESSION_EVICTION_S = 120.0
 """A session idle for so long gives up its slot when another needs it (KIP-227)."""
 
 log = get_logger("trioq.broker")
+
+
+class StoppedAtStart(StartupError):
+    """The broker was told to stop before it had started; nothing is wrong."""
 
 
 class Broker:
@@ -87,11 +91,19 @@ class Broker:
         self._clock: Clock = clock or (BootClock() if config.is_clustered else SystemClock())
         self._disk: Disk = disk or OsDisk()
         self._stop = trio.Event()
+        self._starting: trio.CancelScope | None = None
+        self._is_sound = False
+        """The logs were recovered, where they had to be."""
         self._member: Member | None = None
 
     def stop(self) -> None:
-        """Begin to drain: `run` returns when everything is stopped and closed."""
+        """Begin to drain: `run` returns when everything is stopped and closed.
+
+        While it starts still, `run` raises StoppedAtStart instead.
+        """
         self._stop.set()
+        if self._starting is not None:
+            self._starting.cancel()
 
     @property
     def is_stopping(self) -> bool:
@@ -106,7 +118,16 @@ class Broker:
 
         Raises:
             StartupError: the broker refuses to start; the message says what to do.
+            StoppedAtStart: `stop` was called before it had started.
         """
+        with trio.CancelScope() as self._starting:
+            if self.is_stopping:
+                self._starting.cancel()
+            await self._run(task_status)
+            return
+        raise StoppedAtStart("told to stop before it had started")
+
+    async def _run(self, task_status: trio.TaskStatus[None]) -> None:
         paths = [os.path.abspath(path) for path in self.config.log_dirs]  # noqa: PTH100, ASYNC240  no I/O
         # Before the metastore, so that a second broker is told who holds the directory.
         locks = {paths[0]: self._lock(paths[0])}
@@ -120,7 +141,7 @@ class Broker:
                     await self._run_parts(log_dirs, metastore, task_status)
                     is_clean = True
                 except BaseException as error:
-                    is_clean = _is_orderly(error)
+                    is_clean = self._is_sound and _is_orderly(error)
                     raise
                 finally:
                     # After a bug nobody vouches for the logs: the next start checks them.
@@ -166,6 +187,7 @@ class Broker:
         was_clean = all(one.was_clean for one in log_dirs.dirs)
         if not was_clean:
             recovered = await trio.to_thread.run_sync(log_dirs.recover)
+        self._is_sound = True
         partitions = Partitions(log_dirs, self.config)
         follower = ImageFollower(
             metastore,
@@ -194,12 +216,14 @@ class Broker:
                 await self._take_over_alone(metastore, follower, describe())
                 follow_feed = follower.run
             async with trio.open_nursery() as metastore_nursery:
-                await metastore_nursery.start(_start_supervised, "feed follower", follow_feed)
+                await metastore_nursery.start(start_supervised, "feed follower", follow_feed)
                 self._settle_logs(log_dirs, follower.image, recovered)
                 await self._run_services(log_dirs, metastore_nursery, task_status)
                 metastore_nursery.cancel_scope.cancel()
         finally:
             server.close_listeners()
+            if self._member is not None:
+                self._member.close()
 
     async def _run_services(
         self,
@@ -230,6 +254,7 @@ class Broker:
         """Serve clients until told to stop, then drain."""
         async with trio.open_nursery() as server_nursery:
             await server_nursery.start(self.server.run)
+            self._starting = None
             task_status.started()
             await self._stop.wait()
             if self._member is not None:
@@ -359,24 +384,6 @@ class Broker:
         else:
             self.context.topic_admin.use_config(config)
         partitions.use_config(config, before)
-
-
-async def _start_supervised(
-    name: str, service: Callable[..., Awaitable[object]], *, task_status: trio.TaskStatus[None]
-) -> None:
-    """Keep `service` running; started when it has reported so for the first time."""
-    is_started = False
-
-    class _FirstStart:
-        """Passes on the first of the service's starts only."""
-
-        def started(self, _value: object = None) -> None:
-            nonlocal is_started
-            if not is_started:
-                is_started = True
-                task_status.started()
-
-    await supervise(name, partial(service, task_status=_FirstStart()))
 
 
 def _is_orderly(error: BaseException) -> bool:

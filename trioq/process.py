@@ -14,7 +14,7 @@ from pathlib import Path
 import trio
 
 from trioq._native.posix import keep_freed_memory
-from trioq.broker import Broker
+from trioq.broker import Broker, StoppedAtStart
 from trioq.config import BrokerConfig, format_address
 from trioq.errors import ConfigError, MetastoreError, StartupError
 from trioq.logs import get_logger, preload
@@ -52,6 +52,8 @@ def serve(config: BrokerConfig) -> int:
         trio.run(_serve_until_signal, config)
     except BaseException as error:
         refusals = list(_leaves(error))
+        if all(isinstance(one, StoppedAtStart) for one in refusals):
+            return EXIT_OK
         if all(isinstance(one, StartupError | ConfigError | MetastoreError) for one in refusals):
             for one in refusals:
                 sys.stderr.write(f"trioq: {one}\n")

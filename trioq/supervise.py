@@ -6,6 +6,7 @@ import random
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 
 import trio
 
@@ -81,6 +82,24 @@ async def supervise(
         else:
             return
         await sleep(delay_s)
+
+
+async def start_supervised(
+    name: str, service: Callable[..., Awaitable[object]], *, task_status: trio.TaskStatus[None]
+) -> None:
+    """`supervise` a service that takes `task_status`; started when it has first reported so."""
+    is_started = False
+
+    class _FirstStart:
+        """Passes on the first of the service's starts only."""
+
+        def started(self, _value: object = None) -> None:
+            nonlocal is_started
+            if not is_started:
+                is_started = True
+                task_status.started()
+
+    await supervise(name, partial(service, task_status=_FirstStart()))
 
 
 def is_broker_bug(error: BaseException) -> bool:

@@ -1,13 +1,18 @@
-"""After which ends a broker vouches for its logs, so that the next start need not check them."""
+"""How a broker ends that has not started yet, and when it vouches for its logs."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import trio
+import trio.testing
 
-from trioq.broker import _is_orderly
+from trioq.broker import Broker, StoppedAtStart, _is_orderly
+from trioq.config import BrokerConfig
 from trioq.errors import BrokerBug, MetastoreError, StartupError
 from trioq.metastore.bootstrap import RegistrationTaken
+from trioq.storage.log_dir_files import CLEAN_SHUTDOWN_FILE
 
 
 def cancelled() -> BaseException:
@@ -38,10 +43,55 @@ def cancelled() -> BaseException:
     ],
 )
 def test_only_a_stop_or_a_refusal_leaves_logs_as_they_should_be(errors, is_orderly):
-    for wrapped in (
-        errors[0],
-        BaseExceptionGroup("nursery", [BaseExceptionGroup("inner", errors)]),
-    ):
-        if wrapped is errors[0] and len(errors) > 1:
-            continue
-        assert _is_orderly(wrapped) is is_orderly
+    inner = errors[0] if len(errors) == 1 else BaseExceptionGroup("inner", errors)
+    for error in (inner, BaseExceptionGroup("nursery", [inner])):
+        assert _is_orderly(error) is is_orderly
+
+
+def broker_in(path: Path, **settings: str) -> Broker:
+    values = {"log.dirs": str(path), "listeners": "PLAINTEXT://127.0.0.1:0"}
+    return Broker(BrokerConfig.from_mapping(values | settings))
+
+
+def run_until_stopped(broker: Broker) -> None:
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(broker.run)
+            broker.stop()
+
+    trio.run(main)
+
+
+def test_a_broker_that_is_stopped_while_it_waits_for_zookeeper_does_not_wait_on(tmp_path):
+    patience = {"zookeeper.connection.timeout.ms": "600000"}
+    broker = broker_in(tmp_path, metastore="zookeeper://127.0.0.1:1", **patience)
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(broker.run)
+            await trio.testing.wait_all_tasks_blocked()
+            broker.stop()
+
+    with pytest.RaisesGroup(StoppedAtStart):
+        trio.run(main)
+
+
+def test_logs_that_were_not_checked_are_not_vouched_for(tmp_path, monkeypatch):
+    run_until_stopped(broker_in(tmp_path))
+    mark = tmp_path / CLEAN_SHUTDOWN_FILE
+    assert mark.exists()
+    mark.unlink()  # as after a crash
+    broker = broker_in(tmp_path)
+    open_logs = Broker._open_logs
+
+    def stop_then(self, *arguments):
+        self.stop()
+        return open_logs(self, *arguments)
+
+    monkeypatch.setattr(Broker, "_open_logs", stop_then)
+    with pytest.RaisesGroup(StoppedAtStart):
+        run_until_stopped(broker)
+    assert not mark.exists()
+    monkeypatch.undo()
+    run_until_stopped(broker_in(tmp_path))
+    assert mark.exists()

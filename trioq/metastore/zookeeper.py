@@ -24,7 +24,6 @@ from typing import Any, Final
 import trio
 from kazoo import exceptions as zk
 from kazoo.client import KazooState, TransactionRequest
-from kazoo.handlers.threading import KazooTimeoutError
 
 from trioq.clock import Clock
 from trioq.errors import StartupError
@@ -161,29 +160,37 @@ class ZooKeeperMetastore(store.Metastore):
     # ---- opening and closing
 
     async def start(self) -> None:
-        """Connect, authenticate, create the chroot. Raises StartupError, saying what to do."""
+        """Connect, authenticate, create the chroot. Raises StartupError, saying what to do.
+
+        Cancelled: kazoo may be connecting still; `close` ends that.
+        """
         client = self._client
         client.add_listener(self._on_state)  # called in kazoo's thread
-        with trio.CancelScope(shield=True):
-            try:
-                await trio.to_thread.run_sync(client.start, self.address.connect_timeout_s)
-                if self.address.chroot:
-                    await trio.to_thread.run_sync(client.ensure_path, self.address.chroot)
-            except KazooTimeoutError as error:
-                raise StartupError(
-                    f"no ZooKeeper server answered at {self.address.hosts} within "
-                    f"{self.address.connect_timeout_s:g} s: start it, or correct the address"
-                    + (f" (last: {self._told.last})" if self._told.last else "")
-                ) from error
-            except (zk.AuthFailedError, zk.NoAuthError) as error:
-                raise StartupError(
-                    f"ZooKeeper at {self.address.hosts} refuses user {self.address.user!r}: "
-                    "correct its name or password, or the ACL of the chroot"
-                ) from error
-            except zk.KazooException as error:
-                raise StartupError(
-                    f"cannot use {self.address.described()}: {error!r}; see the server's log"
-                ) from error
+        await trio.to_thread.run_sync(client.start_async)
+        with trio.move_on_after(self.address.connect_timeout_s) as patience:
+            while not client.connected:
+                await self._state_changed.wait()
+        if patience.cancelled_caught:
+            await self.close()  # an attempt that is under way says what it fails for
+            raise StartupError(
+                f"no ZooKeeper server answered at {self.address.hosts} within "
+                f"{self.address.connect_timeout_s:g} s: start it, or correct the address"
+                + (f" (last: {self._told.last})" if self._told.last else "")
+            )
+        try:
+            if self.address.chroot:
+                await trio.to_thread.run_sync(
+                    client.ensure_path, self.address.chroot, abandon_on_cancel=True
+                )
+        except (zk.AuthFailedError, zk.NoAuthError) as error:
+            raise StartupError(
+                f"ZooKeeper at {self.address.hosts} refuses user {self.address.user!r}: "
+                "correct its name or password, or the ACL of the chroot"
+            ) from error
+        except zk.KazooException as error:
+            raise StartupError(
+                f"cannot use {self.address.described()}: {error!r}; see the server's log"
+            ) from error
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep the lease: ask something every sixth of a session; runs until cancelled."""
