@@ -235,6 +235,11 @@ class PeerChannel:
             "log"
         )
 
+    @property
+    def is_receiving(self) -> bool:
+        """Whether some of the answer to the call under way has come."""
+        return self._connection is not None and self._connection.is_receiving
+
     async def _connected(self) -> PeerConnection:
         connection = self._connection
         if connection is not None:

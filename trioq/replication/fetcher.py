@@ -214,6 +214,8 @@ class ReplicaFetcher:
 
         Logs that took longer are not waited for again: they join when they are settled.
         """
+        if self._unsettled <= self._slow:
+            return
         with trio.move_on_after(SETTLE_S):
             while self._unsettled - self._slow:
                 self._wake = trio.Event()
