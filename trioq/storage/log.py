@@ -199,6 +199,7 @@ class Log(ReplicaLog):
         self.log_dir.disk.fsync_dir(segments.directory)
         self.log_start_offset = offset
         self.log_dir.start_offsets_changed = True
+        self.forget_epochs()
         self._move_end(offset)
         self.synced_end_offset = self.high_watermark = offset
 

@@ -217,8 +217,14 @@ class LogState(LogTail):
                 self.log_dir.fail(error)
                 raise self.offline_error() from error
             self._epochs_changed |= epochs.truncate_from_end(self.written_end_offset)
+            self._epochs_changed |= epochs.truncate_from_start(self.log_start_offset)
             self._epochs = epochs
         return epochs
+
+    def forget_epochs(self) -> None:
+        """The log begins anew: what the epochs say is of batches that are gone."""
+        self._epochs = EpochCache()
+        self._epochs_changed = True
 
     def _load_epochs(self) -> EpochCache:
         segments = self.segments
