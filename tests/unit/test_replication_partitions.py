@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.unit.storage_support import TOPIC_ID, TP, open_dirs, put
 from trioq.config import BrokerConfig
 from trioq.logs import captured
 from trioq.metastore.image import ClusterImage, TopicImage
 from trioq.metastore.layout import NO_CONFIG, PartitionState
+from trioq.replication.partition import Partition
 from trioq.replication.partitions import Partitions
 from trioq.storage.memory_disk import MemoryDisk
 
@@ -83,3 +86,30 @@ def test_a_replica_that_was_moved_away_is_dropped_with_its_log():
     partition = partitions.find(*TP)
     assert partition is not None
     assert partition.log.log_end_offset == 0
+
+
+def test_a_change_of_one_partition_costs_the_others_nothing(monkeypatch: pytest.MonkeyPatch):
+    (state,) = image_of(1, leader_epoch=0).topics[TP.topic].partitions
+    other = state._replace(leader_epoch=1, partition_epoch=1)
+    before, after, configured = (
+        ClusterImage(topics={TP.topic: topic}, topics_by_id={TOPIC_ID: topic})
+        for topic in (
+            TopicImage(TP.topic, TOPIC_ID, (state, state, state), NO_CONFIG, 0),
+            TopicImage(TP.topic, TOPIC_ID, (state, other, state), NO_CONFIG, 0),
+            TopicImage(TP.topic, TOPIC_ID, (state, other, state), {"retention.ms": "5"}, 1),
+        )
+    )
+    partitions = hosting(MemoryDisk(), before)
+    followed = []
+    apply_state = Partition.apply_state
+
+    def remember(self: Partition, state: PartitionState) -> None:
+        followed.append(self.topic_partition.partition)
+        apply_state(self, state)
+
+    monkeypatch.setattr(Partition, "apply_state", remember)
+    partitions.apply_image(before, after)
+    assert followed == [1]
+    partitions.apply_image(after, configured)
+    assert followed == [1, 0, 1, 2]
+    assert all(partition.config.retention_ms == 5 for partition in partitions)

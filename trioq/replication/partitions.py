@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from trioq import logs
@@ -106,7 +106,7 @@ class Partitions:
                     self._drop_topic(old)
             else:
                 known = len(old.partitions) if old is not None else 0
-                self._follow_topic(new, new_from=known if self._is_loaded else None)
+                self._follow_topic(new, old, new_from=known if self._is_loaded else None)
         self._is_loaded = True
 
     def use_config(self, config: BrokerConfig, image: ClusterImage) -> None:
@@ -115,13 +115,23 @@ class Partitions:
         for topic in image.topics.values():
             self._follow_topic(topic)
 
-    def _follow_topic(self, topic: TopicImage, *, new_from: int | None = None) -> None:
-        """Follow one topic, whose partitions from number `new_from` on were just created."""
+    def _follow_topic(
+        self, topic: TopicImage, old: TopicImage | None = None, *, new_from: int | None = None
+    ) -> None:
+        """Follow one topic, whose partitions from number `new_from` on were just created.
+
+        Partitions that are the same in `old`, which was followed before, cost a comparison.
+        """
         config = self._topic_config(topic)
+        same: Sequence[PartitionState] = ()
+        if old is not None and old.name == topic.name and old.config == topic.config:
+            same = old.partitions
         hosted = self._by_id.setdefault(topic.topic_id, {})
         self._by_topic[topic.name] = hosted
         for number, state in enumerate(topic.partitions):
             partition = hosted.get(number)
+            if number < len(same) and same[number] is state and partition is not None:
+                continue
             if self._local_id not in state.replicas:
                 if partition is not None:
                     del hosted[number]
