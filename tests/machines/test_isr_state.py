@@ -51,6 +51,17 @@ def test_a_leader_outside_its_isr_is_a_bug() -> None:
         IsrState(LEADER, state_of([])._replace(isr=(2,), broker_epochs=(12,)))
 
 
+def test_a_replica_that_left_joins_again_by_what_it_states_from_then_on() -> None:
+    isr = IsrState(LEADER, state_of([2, 3]))
+    for replica in (2, 3):
+        fetch(isr, replica, 1000)
+    isr.decide(state_of([2], version=1), 1.0)
+    assert isr.joiners(1000) == {}
+    assert isr.high_watermark(1000) == 1000
+    fetch(isr, 3, 1000, now_s=2.0)
+    assert isr.joiners(1000) == {3: 13}
+
+
 @given(
     local=offsets,
     committed=others,

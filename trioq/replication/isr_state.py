@@ -102,6 +102,11 @@ class IsrState:
         if self.local_id not in state.isr:
             raise BrokerBug(f"leader {self.local_id} is not in the ISR {sorted(state.isr)}")
         joined = set(state.isr).difference(self.committed)
+        for replica in self.committed.difference(state.isr):
+            if replica in self._followers:
+                # It joins again by what it states from now on: one that is about to stop, and was
+                # taken out by the controller, states nothing more, be it behind or not.
+                self._followers[replica].end_offset = -1
         self.state = state
         self.committed = frozenset(state.isr)
         if state.partition_epoch > self._proposed_over:
