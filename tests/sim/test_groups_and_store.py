@@ -542,7 +542,9 @@ async def test_while_groups_are_read_they_are_refused(world):
             await start_join(groups, "g").wait(),
         ]
         assert {type(one) for one in refusals} == {CoordinatorLoadInProgress}
+        assert groups.heartbeat("g", 1, "m", None) is None, "clients expect no error for that here"
         await trio.sleep(60)
+        assert isinstance(groups.heartbeat("g", 1, "m", None), UnknownMemberId)
         assert fetched(groups, "g") == {0: 1}
 
 

@@ -43,6 +43,7 @@ from trioq.coordinator.slot_writer import Deadlines
 from trioq.coordinator.slots import LedSlots
 from trioq.coordinator.write_batch import OffsetChange
 from trioq.errors import (
+    CoordinatorLoadInProgress,
     CoordinatorNotAvailable,
     IllegalGeneration,
     InvalidCommitOffsetSize,
@@ -143,8 +144,14 @@ class GroupCoordinator:
     def heartbeat(
         self, group_id: str, generation: int, member_id: str, instance_id: str | None
     ) -> KafkaError | None:
-        """Heartbeat: None, or what the member has to hear."""
+        """Heartbeat: None, or what the member has to hear.
+
+        None too while the group is being read: sessions begin anew then, and clients take any
+        error that they do not expect here, as aiokafka does this one, for their end.
+        """
         group = self.groups.find(group_id)
+        if isinstance(group, CoordinatorLoadInProgress):
+            return None
         if not isinstance(group, Group):
             return group or _UNKNOWN_MEMBER
         machine = group.machine

@@ -4,6 +4,7 @@ Behaviour:
 - a sign of life: the member's session starts again. REBALANCE_IN_PROGRESS tells it to join
   again; UNKNOWN_MEMBER_ID, ILLEGAL_GENERATION and FENCED_INSTANCE_ID that it is not what it
   takes itself for
+- no error while the group's slot is being read, as in Kafka: nobody expects one here
 - answered at once and from memory; the answer without error is copied, not encoded
 
 Version notes: 3 group_instance_id (KIP-345); 4 flexible.
