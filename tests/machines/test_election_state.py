@@ -81,6 +81,19 @@ def test_a_replica_that_may_have_lost_its_tail_is_not_elected_while_another_may_
     assert must_ask(dead, back(2, 21, clean=False)) == ()
 
 
+def test_who_came_back_harmed_is_asked_too_when_the_last_in_sync_is_harmed_as_well():
+    """Both stopped at once; the one that is back first must not be forgotten for it."""
+    state = PartitionState(1, 5, (1, 2), (10, 20), (1, 2, 3))
+    back_first = review(state, {1: ALL[1], 2: LiveBroker(21, False)}, TWO)
+    assert (back_first.isr, back_first.elr, back_first.elr_epochs) == ((1,), (2,), (20,))
+    both = {1: LiveBroker(11, False), 2: LiveBroker(21, False)}
+    assert set(must_ask(back_first, both)) == {1, 2}
+    dead = review(back_first, both, TWO)
+    assert dead.leader == -1
+    led = review(dead, both, TWO, logs={1: LogEnd(5, 90), 2: LogEnd(5, 100)})
+    assert (led.leader, led.isr, led.broker_epochs) == (2, (2,), (21,))
+
+
 def test_when_all_lost_something_the_longest_log_leads():
     dead = review(review(STATE, without(2, 3), TWO), {}, TWO)
     live = {broker: LiveBroker(epoch, False) for broker, epoch in {1: 11, 2: 21, 3: 31}.items()}

@@ -84,13 +84,13 @@ class _Members:
         return tuple(broker for broker in brokers if self.standings[broker] in _KEPT)
 
     def with_isr(self, isr: tuple[int, ...], rules: ElectionRules) -> PartitionState:
-        """The state with this ISR; who left it without losing anything may stay electable."""
+        """The state with this ISR; who is not in it any more stays known while it is too small.
+
+        Also who may have lost something: if all the others turn out to have done so too, its log
+        may be the one that reaches furthest.
+        """
         state = self.state
-        elr = [
-            broker
-            for broker in (*state.elr, *state.isr)
-            if broker not in isr and self.standings[broker] is not Standing.LOST
-        ]
+        elr = [broker for broker in (*state.elr, *state.isr) if broker not in isr]
         if len(isr) >= rules.min_insync:
             elr = []
         return state._replace(
@@ -101,9 +101,10 @@ class _Members:
         )
 
     def _epoch_of(self, broker: int) -> int:
-        """The epoch in which `broker` holds everything: its present one if it is back."""
-        live = self.live.get(broker)
-        return self.epochs[broker] if live is None else live.broker_epoch
+        """The epoch in which `broker` holds everything: its present one if it is back unharmed."""
+        if self.standings[broker] is Standing.CONTINUED:
+            return self.live[broker].broker_epoch
+        return self.epochs[broker]
 
 
 def review(

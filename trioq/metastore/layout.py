@@ -231,7 +231,8 @@ class PartitionState(NamedTuple):
 
     `leader` is -1 while there is none. `broker_epochs` are those of the members of `isr`,
     in the same order (a leader is always a member). `elr` are the replicas that stay
-    electable outside the ISR (KIP-966), `elr_epochs` the broker epochs in which they left it;
+    electable outside the ISR (KIP-966), `elr_epochs` the broker epochs in which they held all that
+    was committed;
     `last_leader` is who led when leader became -1.
     `partition_epoch` is the node's version: not part of the value, and what a change is
     compared against.
