@@ -64,6 +64,8 @@ class Asked:
 class FakeChannel:
     """A fetcher's way to its leader: Fetch with sessions, and the two look-ups."""
 
+    is_receiving = False
+
     def __init__(self, world: ReplicaWorld, origin: int, target: int) -> None:
         self.world, self.origin, self.target = world, origin, target
         self.session: dict[tuple[object, int], Asked] = {}

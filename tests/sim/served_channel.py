@@ -60,6 +60,8 @@ class _Image:
 class ServedChannel:
     """In place of FakeChannel. One connection, until a call fails."""
 
+    is_receiving = False
+
     def __init__(self, origin: Broker, target: Broker, lives: dict[int, Serving]) -> None:
         self.origin, self.target = origin, target
         self.lives = lives

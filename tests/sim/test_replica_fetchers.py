@@ -402,6 +402,26 @@ def test_fetchers_end_with_their_last_partition() -> None:
     run(story, partitions=2)
 
 
+def test_a_partition_that_comes_to_be_followed_does_not_wait_for_a_long_poll() -> None:
+    async def story(world: ReplicaWorld) -> None:
+        world.elect(1, 0)
+        world.elect(2, 1)
+        world.produce(number=0)
+        world.produce(number=1)
+        await world.settled(0)
+        await world.settled(1)
+        await trio.sleep(1)
+        # Broker 3 waits at 1, for partition 0, for up to 10 s.
+        started = trio.current_time()
+        world.elect(1, 1)
+        end = world.produce(number=1)
+        await world.until(lambda: world.leader(1).log(1).high_watermark == end)
+        assert trio.current_time() - started < 0.2
+        await world.settled(0)
+
+    run(story, partitions=2, broker_config={"replica.fetch.wait.max.ms": "10000"})
+
+
 def test_replicas_that_are_being_added_are_throttled() -> None:
     async def story(world: ReplicaWorld) -> None:
         world.max_bytes = 1000

@@ -141,16 +141,18 @@ class FetcherState:
 
     # ---- who is followed ----------------------------------------------------------------
 
-    def follow(self, key: PartitionKey, leader_epoch: int) -> None:
+    def follow(self, key: PartitionKey, leader_epoch: int) -> bool:
         """Copy the partition from this leader, whose term is `leader_epoch`, from now on.
 
-        A later term ends every wait of an earlier one; the same term changes nothing.
+        A later term ends every wait of an earlier one; the same term changes nothing, and is
+        answered with False.
         """
         followed = self._followed.get(key)
         if followed is not None and followed.leader_epoch == leader_epoch:
-            return
+            return False
         self._followed[key] = _Followed(leader_epoch)
         self._moved[key] = None
+        return True
 
     def unfollow(self, key: PartitionKey) -> None:
         """Ask for the partition no longer; nothing happens if it is not followed."""

@@ -12,7 +12,8 @@ import trio
 from trioq.metastore.image import changed_topics
 from trioq.metrics import Counters
 from trioq.replication.fetch_session_state import PartitionKey
-from trioq.replication.fetcher import Channel, FetcherCounters, ReplicaFetcher, key_of
+from trioq.replication.fetched_replicas import Channel, FetcherCounters, key_of
+from trioq.replication.fetcher import ReplicaFetcher
 from trioq.replication.throttle_state import ThrottleState
 from trioq.supervise import supervise
 
