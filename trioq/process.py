@@ -17,7 +17,9 @@ from trioq._native.posix import keep_freed_memory
 from trioq.broker import Broker, StoppedAtStart
 from trioq.config import BrokerConfig, format_address
 from trioq.errors import ConfigError, MetastoreError, StartupError
-from trioq.logs import get_logger, preload
+from trioq.logs import get_logger
+from trioq.logs import preload as preload_logs
+from trioq.server.handlers.registry import preload as preload_handlers
 
 EXIT_OK = 0
 EXIT_CANNOT_START = 1
@@ -86,9 +88,14 @@ async def _run_broker(broker: Broker, root_scope: trio.CancelScope) -> None:
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
         _print_ready(broker)
-        # Now rather than in the loop with the first line, which would stall it for 0.1 s.
-        await trio.to_thread.run_sync(preload)
+        # Now rather than in the loop at first use, which would stall it for up to 0.1 s.
+        await trio.to_thread.run_sync(_preload)
     root_scope.cancel()
+
+
+def _preload() -> None:
+    preload_handlers()
+    preload_logs()
 
 
 def _print_ready(broker: Broker) -> None:

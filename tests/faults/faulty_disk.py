@@ -96,7 +96,8 @@ class FaultyFile(OsFile):
         self._faults.strike(self._faults.due("pread", self._path), "before")
         return super().pread(length, position)
 
-    def pwritev(self, buffers: list[Any], position: int) -> None:
+    def pwritev(self, buffers: list[Any], position: int) -> float:
+        started_s = time.perf_counter()
         rule = self._faults.due("pwritev", self._path)
         if rule is not None and rule.get("when") == "torn":
             data = b"".join(buffers)
@@ -105,6 +106,7 @@ class FaultyFile(OsFile):
         self._faults.strike(rule, "before")
         super().pwritev(buffers, position)
         self._faults.strike(rule, "after")
+        return time.perf_counter() - started_s
 
     def truncate(self, size: int) -> None:
         rule = self._faults.due("truncate", self._path)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import trio
 
 from tests.unit.server_harness import BARRIER, ECHO, KEPT, TASK, request_bytes, serving
+from trioq.net.poller import Poller, open_poller
+from trioq.server import reactor
+from trioq.server.connection import Connection
 
 pytestmark = pytest.mark.trio
 
@@ -83,3 +88,45 @@ async def test_a_barrier_waits_for_those_before_and_holds_those_after() -> None:
         for number in range(1, 5):
             assert await client.response() == (number, b"%d" % number)
         assert handlers.seen == [b"1", b"2", b"3", b"4"]
+
+
+class WatchedPoller:
+    """The system's poller; it notes each wait, and says that the lock came back late."""
+
+    def __init__(self) -> None:
+        self._poller: Poller[Connection] = open_poller()
+        self.fileno: Callable[[], int] = self._poller.fileno
+        self.change = self._poller.change
+        self.close = self._poller.close
+        self.lock_wait_s = 0.0
+        self.lingers: list[tuple[float, bool]] = []
+
+    def poll(self, wait_s: float = 0.0, keeps_lock: bool = False) -> list[tuple[Connection, int]]:
+        if wait_s:
+            self.lingers.append((wait_s, keeps_lock))
+        return self._poller.poll(wait_s, keeps_lock)
+
+
+async def test_beside_a_busy_thread_lingering_keeps_the_lock_for_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    poller = WatchedPoller()
+    monkeypatch.setattr(reactor, "open_poller", lambda: poller)
+    monkeypatch.setattr(reactor, "KEPT_LINGERS", 3)
+    usual = (reactor.LINGER_S, False)
+    kept = (reactor.BUSY_LINGER_S, True)
+    async with serving() as harness, await harness.connect() as client:
+
+        async def lingers(count: int) -> list[tuple[float, bool]]:
+            poller.lingers.clear()
+            while len(poller.lingers) < count:
+                await client.call(ECHO, b"x")
+            return poller.lingers[:count]
+
+        assert await lingers(2) == [usual, usual]
+        poller.lock_wait_s = 2 * reactor.BUSY_LOCK_S
+        seen = await lingers(20)
+        asked = seen.index(usual, 4)
+        assert seen[asked : asked + 9] == [usual, kept, kept, kept] * 2 + [usual]
+        poller.lock_wait_s = 0.0
+        assert (await lingers(8))[4:] == [usual] * 4

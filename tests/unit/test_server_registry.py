@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import inspect
 import struct
+import subprocess
+import sys
 
 import pytest
 
@@ -20,6 +22,14 @@ SHAPES = {
     Kind.INLINE: (False, ["ctx", "request", "slot"]),
     Kind.TASK: (True, ["ctx", "request"]),
 }
+
+
+def test_the_handlers_of_every_client_are_imported_ahead() -> None:
+    code = (
+        "import sys; from trioq.server.handlers.registry import preload; preload();"
+        "sys.exit('trioq.server.handlers.produce' not in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_every_api_of_the_wire_table_is_served_and_nothing_else() -> None:

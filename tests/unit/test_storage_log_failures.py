@@ -25,6 +25,13 @@ from trioq.clock import ManualClock
 from trioq.errors import KafkaStorageError, RequestTimedOut
 from trioq.storage.identity import encode_partition_metadata
 from trioq.storage.log_dir import BACKLOG_PATIENCE_S, DiskBacklog
+from trioq.storage.log_writer import (
+    QUICK_WRITES_TO_RETURN,
+    RECENT_WRITES,
+    SLOW_OF_RECENT,
+    SLOW_WRITE_S,
+    STALLED_WRITE_S,
+)
 from trioq.storage.memory_disk import MemoryDisk, PowerCut
 from trioq.types import TopicPartition
 
@@ -156,6 +163,30 @@ def test_threaded_groups_keep_order_and_promise_nothing_before_they_are_written(
     assert progress[-1] == 4
     assert dirs.end_pass()
     assert [header.base_offset for header in headers(read_all(log))] == [0, 1, 2, 3]
+
+
+def test_writes_go_to_the_thread_while_the_disk_says_that_they_are_slow(disk):
+    """How long it took in the disk's own words, not on a clock that runs while others do."""
+    dirs, log = open_log(disk)
+    writer = log.log_dir.writer
+    disk.write_seconds = SLOW_WRITE_S
+    for _ in range(2 * RECENT_WRITES):
+        put(log, b"quick enough")
+    assert not writer.is_threaded
+    disk.write_seconds = 2 * SLOW_WRITE_S
+    for _ in range(SLOW_OF_RECENT):
+        put(log, b"slow")
+    assert writer.is_threaded
+    disk.write_seconds = 0.0
+    for number in range(QUICK_WRITES_TO_RETURN):
+        assert writer.is_threaded, number
+        append(log, batch(b"quick"))
+        assert not dirs.end_pass()
+        writer.run_round()
+    assert not writer.is_threaded
+    disk.write_seconds = 2 * STALLED_WRITE_S
+    put(log, b"one that is very slow")
+    assert writer.is_threaded
 
 
 def test_failed_write_in_the_thread_fails_what_waits_behind_it(disk):

@@ -36,9 +36,10 @@ def sendfile(out_fd: int, in_fd: int, position: int, count: int) -> int:
     Returns bytes taken; 0 at the file's end; -1 would block.
     """
 
-def pwritev_all(fd: int, buffers: list[_AnyBuffer], position: int) -> int:
-    """Write all buffers, in order, from `position` on; returns their bytes in all.
+def pwritev_all(fd: int, buffers: list[_AnyBuffer], position: int) -> float:
+    """Write all buffers, in order, from `position` on.
 
+    Returns the seconds that the system's calls took, without any wait for the interpreter lock.
     Short writes are continued. After an OSError any part may have been written.
     """
 

@@ -38,6 +38,10 @@ cdef extern from "<unistd.h>" nogil:
     ssize_t pread(int fd, void* into, size_t length, int64_t position)
 
 
+cdef extern from "monotonic_clock.h" nogil:
+    int64_t trioq_now_ns()
+
+
 cdef extern from "socket_io_impl.h" nogil:
     int trioq_send_flags()
     int trioq_iov_max()
@@ -265,19 +269,32 @@ cdef int _write_all(
             done[0] += 1
 
 
+cdef int _write_timed(
+    int fd, iovec* vectors, Py_ssize_t count, int64_t* position, Py_ssize_t* done, int64_t* took_ns
+) noexcept nogil:
+    # As _write_all; adds the time that it took to `took_ns`.
+    cdef int64_t started_ns = trioq_now_ns()
+    cdef int error = _write_all(fd, vectors, count, position, done)
+    took_ns[0] += trioq_now_ns() - started_ns
+    return error
+
+
 def pwritev_all(int fd, list buffers not None, int64_t position):
     cdef _Gather gather = _borrow(buffers, len(buffers))
     cdef Py_ssize_t done = 0
     cdef int error
+    cdef int64_t took_ns = 0
     try:
         while True:
             if gather.total_bytes > RELEASE_ABOVE_BYTES:
                 with nogil:
-                    error = _write_all(fd, gather.vectors, gather.count, &position, &done)
+                    error = _write_timed(
+                        fd, gather.vectors, gather.count, &position, &done, &took_ns
+                    )
             else:
-                error = _write_all(fd, gather.vectors, gather.count, &position, &done)
+                error = _write_timed(fd, gather.vectors, gather.count, &position, &done, &took_ns)
             if error == 0:
-                return gather.total_bytes
+                return took_ns * 1e-9
             if error != EINTR:
                 raise OSError(error, strerror(error).decode("utf-8", "replace"))
             PyErr_CheckSignals()

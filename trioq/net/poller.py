@@ -40,11 +40,20 @@ class Poller(Protocol[Owner]):
         """
         ...
 
-    def poll(self, wait_s: float = 0.0) -> list[tuple[Owner, int]]:
+    def poll(self, wait_s: float = 0.0, keeps_lock: bool = False) -> list[tuple[Owner, int]]:
         """(owner, READABLE | WRITABLE | BROKEN) of what is ready.
 
         Blocks for up to `wait_s` seconds (microseconds count) while nothing is; it does not
-        wait when that is 0, and on Linux keeps the interpreter lock then.
+        wait when that is 0, and on Linux keeps the interpreter lock then, and for all of the
+        wait with `keeps_lock`: nothing else in the process runs Python meanwhile.
+        """
+        ...
+
+    @property
+    def lock_wait_s(self) -> float:
+        """How long the last wait without the interpreter lock had to wait for it afterwards.
+
+        Always 0 where the system's poll does not tell.
         """
         ...
 
@@ -52,35 +61,31 @@ class Poller(Protocol[Owner]):
 
 
 if sys.platform == "linux":
-    from trioq._native.ready import ready
+    from trioq._native.ready import ReadyOwners
 
-    class EpollPoller(Generic[Owner]):
+    class EpollPoller(ReadyOwners[Owner]):
         """The poller over epoll, level triggered."""
 
-        __slots__ = ("_epoll", "_fd", "_owners")
+        __slots__ = ("_epoll",)
 
         def __init__(self) -> None:
             self._epoll = select.epoll()
-            self._fd = self._epoll.fileno()
-            self._owners: dict[int, Owner] = {}
+            super().__init__(self._epoll.fileno())
 
         def fileno(self) -> int:
-            return self._fd
+            return self._epoll.fileno()
 
         def change(self, fd: int, owner: Owner, old: int, new: int) -> None:
             if old == new:
                 return
             if new == 0:
                 self._epoll.unregister(fd)
-                del self._owners[fd]
+                del self.owners[fd]
             elif old == 0:
                 self._epoll.register(fd, new)
-                self._owners[fd] = owner
+                self.owners[fd] = owner
             else:
                 self._epoll.modify(fd, new)
-
-        def poll(self, wait_s: float = 0.0) -> list[tuple[Owner, int]]:
-            return ready(self._fd, self._owners, int(wait_s * 1_000_000))
 
         def close(self) -> None:
             self._epoll.close()
@@ -95,6 +100,8 @@ else:
         """The poller over kqueue, level triggered."""
 
         __slots__ = ("_kqueue", "_owners")
+
+        lock_wait_s = 0.0
 
         def __init__(self) -> None:
             self._kqueue = select.kqueue()
@@ -119,7 +126,11 @@ else:
             else:
                 self._owners.pop(fd, None)
 
-        def poll(self, wait_s: float = 0.0) -> list[tuple[Owner, int]]:
+        def poll(
+            self,
+            wait_s: float = 0.0,
+            keeps_lock: bool = False,  # noqa: ARG002  kqueue always gives it away
+        ) -> list[tuple[Owner, int]]:
             masks: dict[int, int] = {}
             for event in self._kqueue.control(None, _MOST_EVENTS, wait_s):
                 bit = READABLE if event.filter == select.KQ_FILTER_READ else WRITABLE

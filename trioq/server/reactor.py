@@ -37,6 +37,16 @@ LINGER_S: Final = 0.000_1
 """How long the loop stands still for the next request before it gives the other tasks a turn:
 less than such a turn costs. Only while it mostly comes within that time."""
 
+BUSY_LOCK_S: Final = 0.001
+"""A linger after which the interpreter lock came back so late means that another thread of the
+process is busy with Python, and that whatever gives the lock away costs up to 5 ms."""
+
+KEPT_LINGERS: Final = 1000
+BUSY_LINGER_S: Final = 0.000_5
+BUSY_TURN_S: Final = 0.005
+"""Beside such a thread the next KEPT_LINGERS lingers keep the lock, are longer, and turns are
+given less often: the loop and the thread share the lock about evenly. Then it is asked again."""
+
 LINGER_CREDIT: Final = 8
 LINGER_LOSS: Final = 4
 LINGER_AGAIN_AFTER: Final = 16
@@ -117,28 +127,34 @@ class Reactor(PassQueue):
         share a turn of that length, since a turn of the loop costs more than they do.
         """
         poller, clock, gate = self._poller, self._clock, self._gate
-        turn_end_s = clock.monotonic_s() + PASS_S
-        turns_until_linger = credit = 0
+        turn_s = PASS_S
+        turn_end_s = clock.monotonic_s() + turn_s
+        turns_until_linger = credit = kept_lingers = 0
         while True:
             if gate is not None and gate.is_shut(clock.monotonic_s()):
                 await gate.opened()
             events = poller.poll()
             if not (events or self._ready or self._unsent):
-                if turns_until_linger:
+                if kept_lingers:
+                    kept_lingers -= 1
+                    events = poller.poll(BUSY_LINGER_S, True)
+                elif turns_until_linger:
                     turns_until_linger -= 1
                 else:
                     events = poller.poll(LINGER_S)
+                    is_busy = poller.lock_wait_s > BUSY_LOCK_S
+                    turn_s, kept_lingers = (BUSY_TURN_S, KEPT_LINGERS) if is_busy else (PASS_S, 0)
                     credit = min(credit + 1, LINGER_CREDIT) if events else credit - LINGER_LOSS
                     if credit < 0:
                         turns_until_linger, credit = LINGER_AGAIN_AFTER, 0
                 if not events:
                     await trio.lowlevel.wait_readable(poller.fileno())
-                    turn_end_s = clock.monotonic_s() + PASS_S
+                    turn_end_s = clock.monotonic_s() + turn_s
                     continue
             self._run_pass(events)
             if clock.monotonic_s() >= turn_end_s:
                 await trio.lowlevel.checkpoint()
-                turn_end_s = clock.monotonic_s() + PASS_S
+                turn_end_s = clock.monotonic_s() + turn_s
 
     async def _run_late_passes(self) -> None:
         """Passes for what was finished outside of one; many share a pass."""

@@ -41,8 +41,12 @@ class DiskFile(Protocol):
         """Up to `length` bytes from `position`; fewer only at the end of the file."""
         ...
 
-    def pwritev(self, buffers: list[Buffer], position: int) -> None:
-        """Write all of `buffers`, one after the other; after an error any part may be there."""
+    def pwritev(self, buffers: list[Buffer], position: int) -> float:
+        """Write all of `buffers`, one after the other; after an error any part may be there.
+
+        Returns how many seconds the disk took; waiting for other threads of the process, which
+        is no fault of the disk, does not count.
+        """
         ...
 
     def truncate(self, size: int) -> None:
@@ -178,8 +182,8 @@ class OsFile:
             got += len(data)
         return b"".join(parts)
 
-    def pwritev(self, buffers: list[Buffer], position: int) -> None:
-        socket_io.pwritev_all(self._fd, buffers, position)
+    def pwritev(self, buffers: list[Buffer], position: int) -> float:
+        return socket_io.pwritev_all(self._fd, buffers, position)
 
     def truncate(self, size: int) -> None:
         os.ftruncate(self._fd, size)

@@ -16,7 +16,6 @@ import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from time import perf_counter
 from typing import TYPE_CHECKING, cast
 
 import trio
@@ -144,9 +143,8 @@ class Round:
         """Write and sync in order; the first OSError ends the round and is kept in `error`."""
         try:
             for write in self.writes:
-                started = perf_counter()
-                write.file.file.pwritev(cast("list[Buffer]", write.group), write.position)
-                self.written.append((write, perf_counter() - started))
+                group = cast("list[Buffer]", write.group)
+                self.written.append((write, write.file.file.pwritev(group, write.position)))
             for sync in self.syncs:
                 try:
                     sync.execute(self.disk)
@@ -202,11 +200,9 @@ class LogWriter(WriteMode):
         length: int,
     ) -> None:
         """Write a group inline. Raises OSError."""
-        started = perf_counter()
-        file.file.pwritev(cast("list[Buffer]", group), position)
-        elapsed = perf_counter() - started
-        if elapsed > SLOW_WRITE_S or self._watch.is_alert:
-            self._watch.note(elapsed, length)
+        seconds = file.file.pwritev(cast("list[Buffer]", group), position)
+        if seconds > SLOW_WRITE_S or self._watch.is_alert:
+            self._watch.note(seconds, length)
             self._choose_mode()
 
     def hand_over(self, write: GroupWrite) -> None:

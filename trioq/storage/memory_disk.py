@@ -75,13 +75,14 @@ class MemoryFile:
         self._disk.raise_fault(self._check("pread"))
         return os.pread(self._inode.fd, length, position)
 
-    def pwritev(self, buffers: list[Buffer], position: int) -> None:
+    def pwritev(self, buffers: list[Buffer], position: int) -> float:
         data = b"".join(buffers)
         fault = self._check("pwritev")
         if fault is not None:
             self._inode.write(position, data[: fault.written_bytes])
         self._disk.raise_fault(fault)
         self._inode.write(position, data)
+        return self._disk.write_seconds
 
     def truncate(self, size: int) -> None:
         self._disk.raise_fault(self._check("truncate"))
@@ -119,6 +120,8 @@ class MemoryDisk:
         self.locked: set[str] = set()
         self.reached: list[str] = []
         self.life = 0
+        self.write_seconds = 0.0
+        """What each write says that it took."""
         self.usage_now = DiskUsage(1 << 40, 1 << 40)
 
     # faults

@@ -23,9 +23,8 @@ class CrashingFile(OsFile):
         super().__init__(fd)
         self._disk = disk
 
-    def pwritev(self, buffers: list[Buffer], position: int) -> None:
-        if not self._disk.is_dead:
-            super().pwritev(buffers, position)
+    def pwritev(self, buffers: list[Buffer], position: int) -> float:
+        return 0.0 if self._disk.is_dead else super().pwritev(buffers, position)
 
     def truncate(self, size: int) -> None:
         if not self._disk.is_dead:

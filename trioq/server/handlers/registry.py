@@ -199,6 +199,25 @@ def served_apis() -> Mapping[int, Api]:
     )
 
 
+def preload() -> None:
+    """Import what nearly every client asks for, in a thread: at first use the loop would wait.
+
+    That is longest beside a busy Python thread, which may take the interpreter lock at every look
+    at the file system.
+    """
+    for key in (
+        ApiKey.API_VERSIONS,
+        ApiKey.METADATA,
+        ApiKey.PRODUCE,
+        ApiKey.FETCH,
+        ApiKey.LIST_OFFSETS,
+        ApiKey.INIT_PRODUCER_ID,
+        ApiKey.FIND_COORDINATOR,
+    ):
+        importlib.import_module(f"trioq.server.handlers.{key.name.lower()}")
+        importlib.import_module(f"trioq.wire.messages.{key.name.lower()}")
+
+
 def by_key(apis: Iterable[Api]) -> Mapping[int, Api]:
     """A table for the dispatcher."""
     return {api.key: api for api in apis}
