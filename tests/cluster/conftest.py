@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,9 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster import network
-from tests.cluster.harness import Cluster, running, running_clusters
-from tests.cluster.network import Network
+from tests.cluster.harness import Cluster, running_clusters, standard
 
 LOG_TAIL_LINES = 60
 
@@ -42,12 +39,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Three brokers and three ZooKeeper servers, each in a namespace where that is possible."""
-    with contextlib.ExitStack() as stack:
-        own = None
-        if not network.missing():
-            own = stack.enter_context(contextlib.closing(Network()))
-        directory = tmp_path_factory.mktemp("cluster")
-        yield stack.enter_context(running(directory, zookeepers=3, network=own))
+    with standard(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
 
 
 @pytest.fixture
@@ -55,14 +48,6 @@ def cluster(shared_cluster: Cluster) -> Cluster:
     """The shared cluster, whole: the test may break it as it likes."""
     shared_cluster.mend()
     return shared_cluster
-
-
-@pytest.fixture
-def cut_cluster(cluster: Cluster) -> Cluster:
-    """The shared cluster, for a test that cuts its network."""
-    if reason := network.missing():
-        pytest.skip(reason)
-    return cluster
 
 
 @pytest.fixture

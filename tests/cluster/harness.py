@@ -17,14 +17,15 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
+from tests.cluster import network
 from tests.cluster.network import Host, Network
-from tests.e2e.broker_process import BrokerFailedError, BrokerProcess
+from tests.e2e.broker_process import BrokerProcess
 from tests.faults.client import Client
 from tests.faults.faulty_broker import FaultyBroker
 from tests.zookeeper.server import Ports, ZooKeeperServer, free_ports, missing
@@ -41,8 +42,9 @@ SESSION_TIMEOUT_S = 3.0
 PATIENCE_S = 60.0
 POLL_S = 0.02
 ASK_TIMEOUT_S = 5.0
-LEADER_NOT_AVAILABLE = -1
-TOPIC_ALREADY_EXISTS = 36
+COORDINATOR_NOT_AVAILABLE, NOT_COORDINATOR, TOPIC_ALREADY_EXISTS = 15, 16, 36
+RETRIABLE = (7, 41)
+"""REQUEST_TIMED_OUT and NOT_CONTROLLER: what is asked for may be done, or not."""
 
 SETTINGS = {
     "zookeeper.session.timeout.ms": str(int(SESSION_TIMEOUT_S * 1000)),
@@ -91,11 +93,9 @@ class ClusterBroker(FaultyBroker):
         prefix: Sequence[str] = (),
         settings: Mapping[str, str],
         bent: bool = False,
-        data_dirs: Sequence[Path] = (),
     ) -> None:
         super().__init__(
             directory,
-            data_dirs=data_dirs,
             settings=settings,
             listen=f"{address}:0",
             arguments=("--node-id", str(number), "--metastore", metastore),
@@ -106,14 +106,8 @@ class ClusterBroker(FaultyBroker):
         self._prefix = list(prefix)
 
     def command(self) -> list[str]:
-        plain = super().command() if self.bent else self._plain_command()
+        plain = super().command() if self.bent else BrokerProcess.command(self)
         return [*self._prefix, *plain]
-
-    def _plain_command(self) -> list[str]:
-        command = BrokerProcess.command(self)
-        at = command.index("--data-dir")
-        dirs = [word for path in self.data_dirs for word in ("--data-dir", str(path))]
-        return [*command[:at], *dirs, *command[at + 2 :]]
 
     @property
     def is_up(self) -> bool:
@@ -145,8 +139,8 @@ class Cluster:
         zookeepers: int = 1,
         settings: Mapping[str, str] | None = None,
         network: Network | None = None,
-        bent: bool = False,
-        data_dirs: Mapping[int, Sequence[Path]] | None = None,
+        bent: Collection[int] = (),
+        ensemble: Sequence[ZooKeeperServer] = (),
     ) -> None:
         self.directory = directory
         self.network = network
@@ -154,15 +148,16 @@ class Cluster:
         """Where each broker is, in the network."""
 
         self.zookeeper_hosts: list[Host] = []
-        self.zookeepers = self._zookeepers(zookeepers)
-        ensemble = ",".join(one.address for one in self.zookeepers)
-        self.metastore = f"zookeeper://{ensemble}/trioq"
+        self.zookeepers = list(ensemble) or self._zookeepers(zookeepers)
+        self._shares_zookeeper = bool(ensemble)
+        chroot = f"{self.directory.name}-{os.getpid()}" if ensemble else "trioq"
+        servers = ",".join(one.address for one in self.zookeepers)
+        self.metastore = f"zookeeper://{servers}/{chroot}"
         self.settings = {**SETTINGS, **(settings or {})}
         self.brokers: dict[int, ClusterBroker] = {}
         self._base = f"127.{64 + os.getpid() % 128}.{next(_numbers) % 256}"
         for number in range(1, brokers + 1):
-            dirs = (data_dirs or {}).get(number, ())
-            self.add(number, bent=bent, data_dirs=dirs)
+            self.add(number, bent=number in bent)
 
     def _zookeepers(self, count: int) -> list[ZooKeeperServer]:
         if self.network is None:
@@ -185,43 +180,46 @@ class Cluster:
             for number, its_ports in enumerate(ports, 1)
         ]
 
-    def add(
-        self,
-        number: int,
-        *,
-        directory: str | None = None,
-        bent: bool = False,
-        data_dirs: Sequence[Path] = (),
-        settings: Mapping[str, str] | None = None,
-    ) -> ClusterBroker:
-        """A further broker, not started; it stands for `number` from now on."""
+    def add(self, number: int, *, bent: bool = False) -> ClusterBroker:
+        """A further broker, not started."""
+        if self.network is not None:
+            self.hosts[number] = self.network.add()
+        broker = self._broker(f"broker-{number}", number, bent=bent)
+        self.brokers[number] = broker
+        return broker
+
+    def twin(self, number: int) -> ClusterBroker:
+        """Another with the id of a broker, at its host, with a directory of its own; not started.
+
+        It is none of the cluster's: whoever starts it ends it.
+        """
+        return self._broker(f"twin-{number}-{next(_numbers)}", number)
+
+    def _broker(self, directory: str, number: int, *, bent: bool = False) -> ClusterBroker:
         if self.network is None:
             address = f"{self._base}.{number}" if sys.platform == "linux" else "127.0.0.1"
             prefix: Sequence[str] = ()
         else:
-            host = self.hosts[number] = self.network.add()
-            address, prefix = host.address, host.prefix
-        broker = ClusterBroker(
-            self.directory / (directory or f"broker-{number}"),
+            address, prefix = self.hosts[number].address, self.hosts[number].prefix
+        return ClusterBroker(
+            self.directory / directory,
             number,
             self.metastore,
             address=address,
             prefix=prefix,
-            settings={**self.settings, **(settings or {})},
+            settings=self.settings,
             bent=bent,
-            data_dirs=data_dirs,
         )
-        self.brokers[number] = broker
-        return broker
 
     # ---- life
 
     def start(self) -> Cluster:
         """Start everything, and wait until all brokers know each other."""
-        for server in self.zookeepers:
-            server.launch()
-        for server in self.zookeepers:
-            server.wait()
+        if not self._shares_zookeeper:
+            for server in self.zookeepers:
+                server.launch()
+            for server in self.zookeepers:
+                server.wait()
         self.start_brokers()
         return self
 
@@ -267,16 +265,18 @@ class Cluster:
             server.wait()
         for broker in self.brokers.values():
             broker.heal()
+            broker.set_clock(0)
             if broker.is_paused:
                 broker.resume()
         self.start_brokers()
 
     def close(self) -> None:
-        """Kill everything that runs."""
+        """Kill everything that runs; a shared ZooKeeper goes on."""
         for broker in self.brokers.values():
             broker.kill9()
-        for server in self.zookeepers:
-            server.kill()
+        if not self._shares_zookeeper:
+            for server in self.zookeepers:
+                server.kill()
 
     # ---- what it says
 
@@ -337,12 +337,17 @@ class Cluster:
         )
 
     def coordinator(self, group: str) -> int:
-        """The group's coordinator, once there is one that is up."""
+        """The group's coordinator, once there is one that is up.
+
+        Raises ValueError for what cannot be a group.
+        """
 
         def found() -> int:
             message = FindCoordinatorRequest(key_type=0, coordinator_keys=[group])
             with self.client() as client:
                 (answer,) = client.call(ApiKey.FIND_COORDINATOR, message).coordinators
+            if answer.error_code not in (0, COORDINATOR_NOT_AVAILABLE, NOT_COORDINATOR):
+                raise ValueError(f"{group!r} has no coordinator: error {answer.error_code}")
             is_there = answer.error_code == 0 and answer.node_id in self.up()
             return answer.node_id if is_there else 0
 
@@ -367,7 +372,9 @@ class Cluster:
     # ---- topics
 
     def create(self, topic: str, partitions: int = 1, *, replicas: int = 3, **config: str) -> None:
-        """Create a topic through any broker; returns when all that are up lead it."""
+        """Create a topic through any broker, again while there is no controller; returns when it
+        is led.
+        """
         configs = [
             CreateTopicsRequestConfig(name=name.replace("_", "."), value=value)
             for name, value in config.items()
@@ -383,9 +390,17 @@ class Cluster:
             ],
             timeout_ms=10_000,
         )
-        with self.client(timeout_s=15) as client:
-            (answer,) = client.call(ApiKey.CREATE_TOPICS, message).topics
-        assert answer.error_code == 0, answer
+        attempts = itertools.count()
+
+        def created() -> bool:
+            is_again = next(attempts) > 0
+            with self.client(timeout_s=15) as client:
+                (answer,) = client.call(ApiKey.CREATE_TOPICS, message).topics
+            done = (0, TOPIC_ALREADY_EXISTS) if is_again else (0,)
+            assert answer.error_code in (*done, *RETRIABLE), answer
+            return answer.error_code in done
+
+        self.until(created, f"{topic} is created")
         self.until_whole(topic, partitions)
 
     def until_whole(self, topic: str, partitions: int = 1) -> None:
@@ -403,21 +418,21 @@ class Cluster:
 
         self.until(whole, f"{topic} is led everywhere, with a whole ISR")
 
-    def problems(self) -> list[str]:
-        """Lines of level error, tracebacks and warnings of the interpreter, of all brokers."""
+    def problems(self) -> list[dict[str, Any]]:
+        """Log lines of all brokers that no fault explains: see BrokerProcess."""
         return [
-            f"broker {number}: {line}"
+            {"broker": number, **line}
             for number, broker in self.brokers.items()
             for line in broker.problems()
         ]
 
 
 @contextlib.contextmanager
-def running(directory: Path, **arguments: object) -> Iterator[Cluster]:
+def running(directory: Path, **arguments: Any) -> Iterator[Cluster]:
     """A cluster that runs; everything is killed in the end. Skips where there is no ZooKeeper."""
     if reason := missing():
         pytest.skip(reason)
-    cluster = Cluster(directory, **arguments)  # type: ignore[arg-type]
+    cluster = Cluster(directory, **arguments)
     running_clusters.append(cluster)
     try:
         yield cluster.start()
@@ -426,12 +441,11 @@ def running(directory: Path, **arguments: object) -> Iterator[Cluster]:
         running_clusters.remove(cluster)
 
 
-__all__ = [
-    "BrokerFailedError",
-    "Cluster",
-    "ClusterBroker",
-    "PartitionView",
-    "View",
-    "running",
-    "running_clusters",
-]
+@contextlib.contextmanager
+def standard(directory: Path, zookeepers: int = 3) -> Iterator[Cluster]:
+    """Three brokers, the last of them bent; each process in a namespace where that is possible."""
+    with contextlib.ExitStack() as stack:
+        own = None
+        if not network.missing():
+            own = stack.enter_context(contextlib.closing(Network()))
+        yield stack.enter_context(running(directory, zookeepers=zookeepers, network=own, bent={3}))

@@ -120,6 +120,19 @@ class BrokerProcess:
         return f"{host}:{self.port}"
 
     @property
+    def nodes(self) -> dict[int, str]:
+        """The address of each broker that clients are told of, by its id."""
+        return {self.node_id: self.address}
+
+    def coordinator_of(self, group: str) -> tuple[str, int]:
+        """Host and port of the broker that coordinates the group."""
+        return self.host, self.port
+
+    @property
+    def controller_id(self) -> int:
+        return self.node_id
+
+    @property
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import gc
 import itertools
+import os
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.e2e.broker_process import BrokerProcess
+from tests.e2e.cluster_process import ClusterProcess
 from tests.e2e.group_process import Member
+from tests.zookeeper.server import ZooKeeperServer, ensemble
 
 with warnings.catch_warnings():
     # kafka-python reads its schemas, at import, in a way that Python 3.11 deprecates.
@@ -21,6 +25,9 @@ with warnings.catch_warnings():
     import kafka  # noqa: F401
 
 LOG_TAIL_LINES = 60
+ON_A_CLUSTER = os.environ.get("E2E") == "cluster"
+"""Every broker of the tests is three brokers around a ZooKeeper ensemble."""
+
 LEFT_SOCKETS = pytest.mark.filterwarnings(
     "ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning"
 )
@@ -70,16 +77,46 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
         report.sections.append((f"log of the broker in {broker.data_dir}", tail))
 
 
+Make = Callable[..., BrokerProcess]
+
+
 @pytest.fixture(scope="session")
-def shared_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
+def zookeepers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[ZooKeeperServer]]:
+    """The servers of every cluster, where the brokers are clusters."""
+    with ensemble(tmp_path_factory.mktemp("zookeeper")) as servers:
+        yield servers
+
+
+@pytest.fixture(scope="session")
+def new_broker(request: pytest.FixtureRequest) -> Make:
+    """Makes a broker that is not started: one process, or a cluster with E2E=cluster."""
+    if not ON_A_CLUSTER:
+        return BrokerProcess
+    return partial(_new_cluster, request.getfixturevalue("zookeepers"))
+
+
+def _new_cluster(
+    servers: list[ZooKeeperServer], directory: Path, *, listen: str | None = None, **arguments: Any
+) -> BrokerProcess:
+    if listen is not None or "node.id" in arguments.get("settings", {}):
+        pytest.skip("a test of one broker's own address or id")
+    return ClusterProcess(directory, servers, **arguments)
+
+
+@pytest.fixture(scope="session")
+def shared_broker(
+    tmp_path_factory: pytest.TempPathFactory, new_broker: Make
+) -> Iterator[BrokerProcess]:
     """One broker with default settings for every test that needs no other."""
-    yield from _shared(BrokerProcess(tmp_path_factory.mktemp("broker")))
+    yield from _shared(new_broker(tmp_path_factory.mktemp("broker")))
 
 
 @pytest.fixture(scope="session")
-def shared_group_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
+def shared_group_broker(
+    tmp_path_factory: pytest.TempPathFactory, new_broker: Make
+) -> Iterator[BrokerProcess]:
     """One broker for every test of groups that leaves it running."""
-    yield from _shared(BrokerProcess(tmp_path_factory.mktemp("groups"), settings=GROUPS))
+    yield from _shared(new_broker(tmp_path_factory.mktemp("groups"), settings=GROUPS))
 
 
 def _shared(broker: BrokerProcess) -> Iterator[BrokerProcess]:
@@ -96,19 +133,24 @@ def _shared(broker: BrokerProcess) -> Iterator[BrokerProcess]:
 
 
 @pytest.fixture
-def broker(shared_broker: BrokerProcess) -> Iterator[BrokerProcess]:
+def broker(shared_broker: BrokerProcess, request: pytest.FixtureRequest) -> Iterator[BrokerProcess]:
     """The shared broker; the test fails if the broker logs an error meanwhile."""
-    yield from _watched(shared_broker)
+    yield from _watched(shared_broker, request)
 
 
 @pytest.fixture
-def group_broker(shared_group_broker: BrokerProcess) -> Iterator[BrokerProcess]:
+def group_broker(
+    shared_group_broker: BrokerProcess, request: pytest.FixtureRequest
+) -> Iterator[BrokerProcess]:
     """The shared broker of groups; the test fails if the broker logs an error meanwhile."""
-    yield from _watched(shared_group_broker)
+    yield from _watched(shared_group_broker, request)
 
 
-def _watched(broker: BrokerProcess) -> Iterator[BrokerProcess]:
+def _watched(broker: BrokerProcess, request: pytest.FixtureRequest) -> Iterator[BrokerProcess]:
     before = len(broker.problems())
+    if isinstance(broker, ClusterProcess):
+        names = request.fixturenames
+        broker.topic = request.getfixturevalue("topic") if "topic" in names else None
     yield broker
     assert broker.running
     assert broker.problems()[before:] == []
@@ -133,13 +175,13 @@ def start_member() -> Iterator[Callable[..., Member]]:
 
 
 @pytest.fixture
-def start_broker(tmp_path: Path) -> Iterator[Callable[..., BrokerProcess]]:
+def start_broker(tmp_path: Path, new_broker: Make) -> Iterator[Make]:
     """Start a broker of the test's own; see BrokerProcess for the arguments."""
     numbers = itertools.count()
     own: list[BrokerProcess] = []
 
     def start(**arguments: Any) -> BrokerProcess:
-        broker = BrokerProcess(tmp_path / f"broker-{next(numbers)}", **arguments)
+        broker = new_broker(tmp_path / f"broker-{next(numbers)}", **arguments)
         own.append(broker)
         _running.append(broker)
         return broker.start()

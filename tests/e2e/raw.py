@@ -18,10 +18,14 @@ CRC_POSITION, ATTRIBUTES_POSITION = 17, 21
 
 
 class RawConnection:
-    """A blocking socket that speaks frames; every wait has a limit."""
+    """A blocking socket that speaks frames; every wait has a limit.
 
-    def __init__(self, broker: BrokerProcess) -> None:
-        self.socket = socket.create_connection((broker.host, broker.port), TIMEOUT_S)
+    With `group` it is to the broker that coordinates that group.
+    """
+
+    def __init__(self, broker: BrokerProcess, *, group: str | None = None) -> None:
+        address = (broker.host, broker.port) if group is None else broker.coordinator_of(group)
+        self.socket = socket.create_connection(address, TIMEOUT_S)
         self._correlation_id = 0
 
     def __enter__(self) -> Self:

@@ -59,7 +59,7 @@ class RawMember:
         self.member_id = ""
         self.generation = -1
         self.leads = False
-        self._connection = RawConnection(broker)
+        self._connection = RawConnection(broker, group=group)
 
     def __enter__(self) -> Self:
         return self
@@ -346,16 +346,21 @@ def test_a_group_of_hundreds_and_hundreds_of_groups(
         for member in members:
             answer = member.receive(ApiKey.SYNC_GROUP)
             assert (answer.error_code, answer.assignment) == (0, member.member_id.encode())
-        one = members[0]
         groups = [f"group-{number}" for number in range(500)]
         partition = OffsetCommitRequestPartition(
             partition_index=0, committed_offset=0, committed_metadata="kept"
         )
         asked = OffsetCommitRequestTopic(name=topic, partitions=[partition])
+        coordinators: dict[tuple[str, int], RawMember] = {}
+        asked_of = []
         for group in groups:
+            where = broker.coordinator_of(group)
+            if where not in coordinators:
+                coordinators[where] = stack.enter_context(RawMember(broker, group))
             message = OffsetCommitRequest(group_id=group, topics=[asked])
-            one.send(ApiKey.OFFSET_COMMIT, message)
-        for _ in groups:
+            coordinators[where].send(ApiKey.OFFSET_COMMIT, message)
+            asked_of.append(coordinators[where])
+        for one in asked_of:
             (committed,) = one.receive(ApiKey.OFFSET_COMMIT).topics[0].partitions
             assert committed.error_code == 0
     broker.kill9()

@@ -166,7 +166,7 @@ def test_commits_and_reads_on_one_connection_are_in_order(
         commit = OffsetCommitRequest(group_id=group, topics=[topic])
         frames += request_frame(ApiKey.OFFSET_COMMIT, version, offset, "raw", commit)
         frames += request_frame(ApiKey.OFFSET_FETCH, version, -offset, "raw", fetch)
-    with RawConnection(group_broker) as raw:
+    with RawConnection(group_broker, group=group) as raw:
         raw.send(b"".join(frames))
         for offset in range(1, 6):
             assert int.from_bytes(raw.read_frame()[:4], signed=True) == offset

@@ -44,6 +44,7 @@ def header(api_key: int, api_version: int, correlation_id: int = 1) -> bytes:
 @pytest.fixture
 def target(broker: BrokerProcess, topic: str) -> Iterator[str]:
     """A topic with one record, whose neighbour produces before and after the bad input."""
+    Confluent().write(broker.address, topic, [Message(b"first")])
     with RawConnection(broker) as neighbour:
 
         def produce(value: bytes) -> int:
@@ -53,7 +54,6 @@ def target(broker: BrokerProcess, topic: str) -> Iterator[str]:
             assert partition.error_code == 0
             return partition.base_offset
 
-        Confluent().write(broker.address, topic, [Message(b"first")])
         assert produce(b"before") == 1
         resident_bytes = broker.resident_bytes()
         yield topic
@@ -163,7 +163,8 @@ def test_too_new_api_versions_is_answered_in_version_0(broker: BrokerProcess, ta
         again = connection.call(request, ApiVersionsResponse, ranges[18][1])
         assert again.error_code == 0
         served = {api.api_key for api in again.api_keys}
-    assert served == {0, 1, 2, 3, *range(8, 17), *range(18, 24), 32, 33, 35, 37, 42, 44, 47} | {
+    assert served == {
+        *range(4), *range(8, 17), *range(18, 24), 32, 33, 35, 37, *range(42, 48),
         60, 61, 68, 69, 75,
     }  # fmt: skip
 

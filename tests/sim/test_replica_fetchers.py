@@ -313,6 +313,30 @@ def test_a_failing_log_directory_touches_its_own_partitions_only() -> None:
     run(story, partitions=2)
 
 
+def test_a_failed_directory_follows_its_leaders_no_more() -> None:
+    """What was given up is led by others in the end, which must not take the follower down."""
+
+    async def story(world: ReplicaWorld) -> None:
+        for number in range(2):
+            world.elect(1, number)
+            world.produce(number=number)
+        await world.settled(0)
+        await world.settled(1)
+        follower = world.brokers[2]
+        assert isinstance(follower.disk, MemoryDisk)
+        follower.disk.inject("pwritev", errno.EIO, path_contains="orders-1")
+        follower.log(1).log_dir.logs.pop(follower.log(0))
+        world.produce(number=1)
+        await world.until(lambda: follower.log(1).failed)
+        fetcher = next(iter(follower.fetchers))
+        await world.until(lambda: len(fetcher) == 1)
+        world.elect(3, 0, tell=False)
+        world.elect(3, 1)
+        assert {one.leader_id for one in follower.fetchers} == {3}
+
+    run(story, partitions=2)
+
+
 def test_a_stalled_log_directory_does_not_hold_up_its_neighbours() -> None:
     async def story(world: ReplicaWorld) -> None:
         for number in range(2):

@@ -202,7 +202,8 @@ class SlotWriter:
                 self.abandon(self._slot.refusal or NotCoordinator("The coordinator stops."))
 
     def _demote(self, error: KafkaError, reason: MetastoreError) -> None:
-        _log.error(
+        is_damage = isinstance(reason, store.NodeError)  # else it is how slots move in a cluster
+        (_log.error if is_damage else _log.info)(
             "coordination slot is led no longer",
             slot=self._slot.number,
             epoch=self._slot.epoch,

@@ -103,7 +103,9 @@ class ReplicaFetchers:
         place = self._placed.pop(key, None)
         if place is None:
             return
-        fetcher = self._fetchers[place]
+        fetcher = self._fetchers.get(place)
+        if fetcher is None:
+            return  # it gave the partition up by itself, and ended with another one
         fetcher.unfollow(key)
         if not len(fetcher):
             del self._fetchers[place]

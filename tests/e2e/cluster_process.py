@@ -1,0 +1,163 @@
+"""A cluster that stands in for the one broker of the end-to-end tests.
+
+With E2E=cluster every broker that the tests ask for is three, with a ZooKeeper ensemble that
+all share: `address` are those of all of them, and what is done to the broker is done to each.
+Where a test connects by itself, `host` and `port` are of the broker that leads what it is about.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.cluster.harness import Cluster
+from tests.e2e.broker_process import STOP_TIMEOUT_S, BrokerProcess
+from tests.zookeeper.server import ZooKeeperServer
+
+
+class ClusterProcess(BrokerProcess):
+    """Three brokers in the place of one; see BrokerProcess.
+
+    `topic` is the topic that the test is about.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        ensemble: Sequence[ZooKeeperServer],
+        *,
+        settings: Mapping[str, str] | None = None,
+        arguments: tuple[str, ...] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(directory, settings=settings, arguments=arguments, environment=environment)
+        self.topic: str | None = None
+        self.cluster = Cluster(directory, ensemble=ensemble, settings=settings)
+        for broker in self._brokers:
+            broker.arguments += arguments
+            broker.environment.update(environment or {})
+
+    @property
+    def _brokers(self) -> list[Any]:
+        return list(self.cluster.brokers.values())
+
+    # ---- life
+
+    def start(self) -> BrokerProcess:
+        self.cluster.start()
+        self.ready_lines = [line for broker in self._brokers for line in broker.ready_lines]
+        return self
+
+    @property
+    def running(self) -> bool:
+        return all(broker.running for broker in self._brokers)
+
+    def signal(self, number: signal.Signals) -> None:
+        for broker in self._brokers:
+            broker.signal(number)
+
+    def kill9(self) -> None:
+        for broker in self._brokers:
+            broker.kill9()
+
+    def wait(self, timeout_s: float = STOP_TIMEOUT_S) -> int:
+        return max(broker.wait(timeout_s) for broker in self._brokers)
+
+    def terminate(self, timeout_s: float = STOP_TIMEOUT_S) -> int:
+        return max(broker.terminate(timeout_s) for broker in self._brokers)
+
+    def close(self) -> None:
+        for broker in self._brokers:
+            broker.close()
+
+    # ---- where it is
+
+    @property
+    def address(self) -> str:
+        return self.cluster.bootstrap
+
+    @property
+    def nodes(self) -> dict[int, str]:
+        return {broker.number: broker.address for broker in self._brokers}
+
+    @property
+    def controller_id(self) -> int:
+        return self.cluster.controller()
+
+    @property
+    def stdout(self) -> bytes:
+        return b"".join(broker.stdout for broker in self._brokers)
+
+    @stdout.setter
+    def stdout(self, _: bytes) -> None:
+        """What they print is theirs."""
+
+    @property
+    def one(self) -> Any:
+        """The broker that leads partition 0 of the topic, and knows it; else any."""
+        number = 0
+        if topic := self.topic or self._only_topic():
+            found = self.cluster.view(topic).partitions
+            if (topic, 0) in found:
+                number = self._leader(topic)
+        return self.cluster.brokers[number or 1]
+
+    def _leader(self, topic: str) -> int:
+        def found() -> int:
+            leader = self.cluster.leader(topic)
+            return leader if self.cluster.partition(topic, asked=leader).leader == leader else 0
+
+        return self.cluster.until(found, f"{topic} is led by a broker that knows")
+
+    def coordinator_of(self, group: str) -> tuple[str, int]:
+        try:
+            number = self.cluster.coordinator(group)
+        except ValueError:  # what is no group is refused by any broker
+            number = 1
+        return self.cluster.brokers[number].host, self.cluster.brokers[number].port
+
+    def _only_topic(self) -> str | None:
+        with self.cluster.client() as client:
+            topics = client.topics()
+        return topics.pop() if len(topics) == 1 else None
+
+    @property
+    def host(self) -> str:
+        return str(self.one.host)
+
+    @property
+    def port(self) -> int:
+        return int(self.one.port)
+
+    @property
+    def node_id(self) -> int:
+        return int(self.one.number)
+
+    @property
+    def data_dir(self) -> Path:
+        return Path(self.one.data_dir)
+
+    @data_dir.setter
+    def data_dir(self, _: Path) -> None:
+        """Each has its own."""
+
+    @property
+    def pid(self) -> int:
+        return int(self.one.pid)
+
+    # ---- what it says and holds
+
+    def log_text(self) -> str:
+        return "".join(broker.log_text() for broker in self._brokers)
+
+    def segment_paths(self, topic: str, partition: int = 0) -> list[Path]:
+        leader = self.cluster.leader(topic, partition)
+        return list(self.cluster.brokers[leader].segment_paths(topic, partition))
+
+    def resident_bytes(self) -> int:
+        return sum(broker.resident_bytes() for broker in self._brokers)
+
+    def open_sockets(self) -> int:
+        return sum(broker.open_sockets() for broker in self._brokers)
