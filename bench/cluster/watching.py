@@ -22,8 +22,8 @@ from trioq.wire.messages.produce import (
     ProduceResponse,
 )
 
-PAUSE_S = 0.002
-METADATA_EACH_S = 0.02
+PAUSE_S = 0.02
+METADATA_EACH_S = 0.04
 ACKS_TIMEOUT_MS = 1000
 
 

@@ -84,6 +84,7 @@ class Leader:
         known = SimpleNamespace(name=TOPIC, partitions=(self.state,) * partitions)
         self.ctx = ctx = context(clock=self.clock)  # type: ignore[arg-type]
         ctx.config = self.config
+        ctx.end_of_pass.append(self.dirs.end_pass)
         ctx.fetch_sessions = FetchSessions(slots=10, eviction_s=120)
         ctx.partitions = SimpleNamespace(  # type: ignore[assignment]
             find=lambda _, number: self.partitions.get(number),
@@ -147,7 +148,6 @@ class Leader:
 
     def end_pass(self) -> None:
         """The reactor's pass ends."""
-        self.ctx.end_of_pass[:0] = [] if self.ctx.end_of_pass else [self.dirs.end_pass]
         self.reactor._in_pass = True
         for hook in self.ctx.end_of_pass:
             hook()

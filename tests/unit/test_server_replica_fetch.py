@@ -202,6 +202,24 @@ def test_a_consumer_does_not_go_on_with_a_followers_session(leader: Leader) -> N
     assert fetched(leader, -1).error_code == FetchSessionIdNotFound.code
 
 
+def test_who_waits_comes_in_again_when_the_leader_has_more_to_lead(leader: Leader) -> None:
+    for replica in (2, 3):
+        fetch(leader, replica, {0: 0}, wait_ms=500)
+    assert leader.ctx.replica_fetches is not None
+    leader.ctx.replica_fetches.hurry()
+    assert fetched(leader, 2) is None
+    leader.wait(0.05)
+    assert not partitions_of(fetched(leader, 2))[0].records
+    assert not partitions_of(fetched(leader, 3))[0].records
+    # Whose image came late has its turn then.
+    fetch(leader, 2, {0: 0}, wait_ms=500)
+    leader.wait(0.05)
+    assert fetched(leader, 2) is not None
+    fetch(leader, 2, {0: 0}, wait_ms=500)
+    leader.wait(0.3)
+    assert fetched(leader, 2) is None
+
+
 def test_rule_6_fetches_of_an_earlier_broker_epoch_are_refused(leader: Leader) -> None:
     leader.append()
     assert error_of(leader, 2, 1, epoch=EPOCHS[2] - 1) == StaleBrokerEpoch.code

@@ -53,6 +53,7 @@ class Member:
     ) -> None:
         """`describe()` is what to register: broker epoch and incarnation are filled in."""
         config, clock = context.config, context.clock
+        self._terms_led = 0
         self._metastore = metastore
         self._follower = follower
         self._context = context
@@ -152,6 +153,14 @@ class Member:
                 if before.brokers.get(broker_id) != after.brokers.get(broker_id):
                     self.peers.forget(broker_id)
         self.fetchers.follow(before, after)
+        terms_led, replica_fetches = (
+            self._context.partitions.terms_led,
+            self._context.replica_fetches,
+        )
+        if terms_led != self._terms_led:
+            self._terms_led = terms_led
+            if replica_fetches is not None:
+                replica_fetches.hurry()
 
     def use_config(self, config: BrokerConfig) -> None:
         """Take changed values of the configuration."""

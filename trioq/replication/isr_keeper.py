@@ -13,6 +13,7 @@ it has: once this succeeds the earlier write cannot any more.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
@@ -227,6 +228,7 @@ class IsrKeeper:
                     for one, version in zip(batch, results, strict=False):
                         assert isinstance(version, int)
                         self._written(one, version)
+                    self._say(batch)
                     return
 
     def _propose(self, change: _Change) -> bool:
@@ -278,7 +280,7 @@ class IsrKeeper:
         self.counters.expands += len(joined)
         self.counters.shrinks += len(left)
         self.counters.hand_overs += after.leader == -1
-        log.info(
+        log.debug(
             "isr_changed",
             partition=str(partition.topic_partition),
             joined=joined,
@@ -288,6 +290,23 @@ class IsrKeeper:
             leader=after.leader,
         )
         self._apply(partition, after._replace(partition_epoch=version))
+
+    @staticmethod
+    def _say(batch: Sequence[_Change]) -> None:
+        """One line for all of a batch, which may be a hundred."""
+        joined = Counter(
+            one for _, before, after in batch for one in set(after.isr) - set(before.isr)
+        )
+        left = Counter(
+            one for _, before, after in batch for one in set(before.isr) - set(after.isr)
+        )
+        log.info(
+            "in-sync replicas changed",
+            partitions=len(batch),
+            first=str(batch[0].partition.topic_partition),
+            joined=dict(joined),
+            left=dict(left),
+        )
 
     def _apply(self, partition: Partition, state: PartitionState) -> None:
         try:

@@ -38,6 +38,7 @@ class Partitions:
         "_local_id",
         "_log_dirs",
         "_refused",
+        "terms_led",
     )
 
     def __init__(self, log_dirs: LogDirs, config: BrokerConfig) -> None:
@@ -50,6 +51,8 @@ class Partitions:
         """The first image has come: partitions that are not in it are created from now on."""
         self._refused: set[tuple[TopicId, int]] = set()
         """Partitions whose data contradicts the metastore; offline for this process's life."""
+        self.terms_led = 0
+        """Grows with each term in which something is led here."""
         self._by_topic: dict[str, dict[int, Partition]] = {}
         self._by_id: dict[TopicId, dict[int, Partition]] = {}
 
@@ -145,10 +148,13 @@ class Partitions:
                 hosted[number] = partition
             else:
                 partition.apply_config(config, self._config)
+            term = partition.term
             try:
                 partition.apply_state(state)
             except KafkaStorageError as error:
                 _log_offline(partition.topic_partition, error)
+            if partition.term != term and partition.is_leader:
+                self.terms_led += 1
 
     def _host(
         self, topic: TopicImage, number: int, config: TopicConfig, *, is_new: bool

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from trioq.server.connection import Connection
     from trioq.server.deadlines import Deadlines
     from trioq.server.fetch_sessions import FetchSessions
-    from trioq.server.replica_fetch import WokenFetches
+    from trioq.server.replica_fetch import ReplicaFetches
     from trioq.storage.log_dirs import LogDirs
     from trioq.wire.header import RequestHeader
     from trioq.wire.schema import Message
@@ -129,8 +129,8 @@ class Context:
     added_replicas_budget: ByteBudget = field(default_factory=ByteBudget)
     """What may be sent to replicas that are being added (leader.replication.throttled.rate)."""
 
-    woken_fetches: WokenFetches | None = None
-    """Fetches of followers that are answered at the end of the pass; made when there are any."""
+    replica_fetches: ReplicaFetches | None = None
+    """Fetches of followers that wait; made when the first does."""
 
     kept_metadata: KeptAnswers = field(default_factory=lambda: KeptAnswers(MAX_KEPT_BYTES))
     """Encoded answers to Metadata, of the cluster's image."""

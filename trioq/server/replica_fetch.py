@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from trioq.server.fetch_sessions import FollowedPartition
     from trioq.wire.messages.fetch import FetchRequest
 
+HURRY_S = (0.03, 0.09)
+"""When followers have the image by which this broker has begun to lead: soon, and surely."""
+
 
 def replica_of(message: FetchRequest) -> tuple[int, int] | None:
     """Id and broker epoch (-1: not stated) of the follower that fetches; None for consumers."""
@@ -111,28 +114,52 @@ class ReplicaSession(FetchSession):
         partition.remove_replica_listener(self)
 
 
-class WokenFetches:
-    """Fetches that have waited long enough, to be answered at the end of the reactor's pass.
+class ReplicaFetches:
+    """Followers' fetches that wait here.
 
-    A pass writes one log after the other: who was answered with the first would come again for
-    each of the others.
+    Those that have waited long enough are answered at the end of the reactor's pass: it writes
+    one log after the other, and who was answered with the first would come again for each of
+    the others. And all are when this broker has begun to lead something (`hurry`): a follower
+    cannot ask for more partitions before what it has asked is answered.
     """
 
-    def __init__(self) -> None:
-        self._fetches: dict[ReplicaFetch, None] = {}
+    __slots__ = ("_ctx", "_parked", "_woken")
 
-    def add(self, fetch: ReplicaFetch) -> None:
-        """Answer `fetch`, if it still waits then."""
-        self._fetches[fetch] = None
+    def __init__(self, ctx: Context) -> None:
+        self._ctx = ctx
+        self._parked: dict[ReplicaFetch, None] = {}
+        self._woken: dict[ReplicaFetch, None] = {}
+        ctx.end_of_pass.append(self.answer_woken)
 
-    def answer(self) -> bool:
+    def parked(self, fetch: ReplicaFetch) -> None:
+        """It begins to wait."""
+        self._parked[fetch] = None
+
+    def left(self, fetch: ReplicaFetch) -> None:
+        """It waits no more."""
+        self._parked.pop(fetch, None)
+        self._woken.pop(fetch, None)
+
+    def wake(self, fetch: ReplicaFetch) -> None:
+        """Answer `fetch` at the end of this pass, if it still waits then."""
+        self._woken[fetch] = None
+
+    def answer_woken(self) -> bool:
         """Called once per pass, after the logs were written; see Context.end_of_pass."""
-        if self._fetches:
-            woken, self._fetches = self._fetches, {}
-            for fetch in woken:
-                if fetch.is_waiting:
-                    fetch.answer()
+        if self._woken:
+            for fetch in tuple(self._woken):
+                fetch.answer()
         return True
+
+    def hurry(self) -> None:
+        """Followers learn of new leaders about now: have those who wait come in again then."""
+        now_s = self._ctx.clock.monotonic_s()
+        for delay_s in HURRY_S:
+            self._ctx.deadlines.add(now_s + delay_s, self._answer_parked)
+
+    def _answer_parked(self) -> None:
+        for fetch in tuple(self._parked):
+            fetch.answer()
 
 
 class ReplicaFetch(WaitingFetch):
@@ -151,10 +178,21 @@ class ReplicaFetch(WaitingFetch):
         if not self._slot.connection.is_in_pass:
             self.answer()
             return
-        if ctx.woken_fetches is None:
-            ctx.woken_fetches = WokenFetches()
-            ctx.end_of_pass.append(ctx.woken_fetches.answer)
-        ctx.woken_fetches.add(self)
+        assert ctx.replica_fetches is not None
+        ctx.replica_fetches.wake(self)
+
+    def park(self, answer: FetchAnswer) -> None:
+        """See WaitingFetch."""
+        ctx = self._ctx
+        if ctx.replica_fetches is None:
+            ctx.replica_fetches = ReplicaFetches(ctx)
+        ctx.replica_fetches.parked(self)
+        super().park(answer)
+
+    def _leave(self) -> None:
+        super()._leave()
+        if self._ctx.replica_fetches is not None:
+            self._ctx.replica_fetches.left(self)
 
     def high_watermark_moved(self, partition: Replica) -> None:  # noqa: ARG002
         """See trioq.replication.waiters.ReplicaListener."""

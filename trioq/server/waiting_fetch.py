@@ -139,11 +139,6 @@ class WaitingFetch:
         self._leave()
         self._slot.complete(self.read().response())
 
-    @property
-    def is_waiting(self) -> bool:
-        """True while it is parked."""
-        return self._deadline is not None
-
     def _cancelled(self) -> None:
         self._leave()
 
