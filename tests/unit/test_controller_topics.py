@@ -577,3 +577,15 @@ async def test_an_unclean_election_takes_the_log_that_reaches_furthest(path):
         assert errors_of(await admin.elect_leaders(None, unclean=True)) == [None]
         state = cluster.image.topics["t"].partitions[0]
         assert (state.leader, state.isr, state.leader_epoch) == (2, (2,), 4)
+
+
+async def test_brokers_that_are_leaving_get_no_new_replicas_while_there_are_enough(path):
+    async with opened(path, brokers=(1, 2, 3)) as cluster:
+        config = BrokerConfig.from_mapping({})
+        admin = TopicAdmin(cluster.chain, cluster.follower, config, leaving=lambda: {2})
+        await admin.create_topics([NewTopic("two", 4, 2), NewTopic("three", 1, 3)])
+        await admin.create_partitions([NewPartitions("two", 8)])
+        topics = cluster.image.topics
+        assert {one for state in topics["two"].partitions for one in state.replicas} == {1, 3}
+        assert len(topics["two"].partitions) == 8
+        assert set(topics["three"].partitions[0].replicas) == {1, 2, 3}

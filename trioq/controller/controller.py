@@ -247,6 +247,7 @@ class Controller:
             self._config,
             first_place=first_place,
             ask_log_ends=self._ask_log_ends,
+            leaving=lambda: state.leaving,
         )
         self._term = _Term(chain, admin, reviewer)
         self.counters.terms += 1

@@ -5,7 +5,7 @@ requests do. Each answers item by item; a wrong item does not keep the others fr
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from trioq.config import BrokerConfig
@@ -94,13 +94,17 @@ class TopicAdmin:
         *,
         first_place: int = 0,
         ask_log_ends: AskLogEnds | None = None,
+        leaving: Callable[[], Collection[int]] = tuple,
     ) -> None:
-        """`first_place` is where in the row of brokers the first topic begins."""
+        """`first_place` is where in the row of brokers the first topic begins; `leaving()` are the
+        brokers that are about to stop: they get no new replicas while there are enough others.
+        """
         self._writes = AdminWrites(chain, follower)
         self._configs = ConfigAdmin(self._writes, config)
         self._config = config
         self._placed = first_place
         self._ask_log_ends = ask_log_ends
+        self._leaving = leaving
 
     def use_config(self, config: BrokerConfig) -> None:
         """Take changed broker defaults."""
@@ -130,7 +134,7 @@ class TopicAdmin:
         ]
 
         def plan_with(image: ClusterImage) -> Planner:
-            creation = _Creation(image, self._config)
+            creation = _Creation(image, self._config, self._leaving())
 
             def plan(number: int) -> Plan:
                 made, created[number] = creation.plan(topics[number], self._placed)
@@ -231,8 +235,9 @@ class TopicAdmin:
                     raise UnknownTopicOrPartition
                 shape = growth_of(request, topic.partitions, self._config, set(image.brokers))
                 budget.take(shape.partitions)
-                start = start_led_by(_places(image), topic.partitions[0].replicas[0])
-                states = _states(image, shape, start, len(topic.partitions))
+                places = _places(image, self._leaving(), shape.replication_factor)
+                start = start_led_by(places, topic.partitions[0].replicas[0])
+                states = _states(image, places, shape, start, len(topic.partitions))
                 return topic_plan.growth(topic, states)
 
             return plan
@@ -295,9 +300,10 @@ class TopicAdmin:
 class _Creation:
     """Plans the new topics of one request against one image."""
 
-    def __init__(self, image: ClusterImage, config: BrokerConfig) -> None:
+    def __init__(self, image: ClusterImage, config: BrokerConfig, leaving: Collection[int]) -> None:
         self._image = image
         self._config = config
+        self._leaving = leaving
         self._live_brokers = set(image.brokers)
         self._claims: dict[str, str] | None = None
         self._budget = PartitionBudget()
@@ -313,7 +319,8 @@ class _Creation:
         if is_min_insync_raised(shape.replication_factor, overrides, self._config):
             overrides[MIN_INSYNC] = str(REPLICATED_MIN_INSYNC)
         self._budget.take(shape.partitions)
-        states = _states(self._image, shape, start, 0)
+        places = _places(self._image, self._leaving, shape.replication_factor)
+        states = _states(self._image, places, shape, start, 0)
         topic_id = new_topic_id()
         node = TopicNode(topic.name, shape.partitions, config=overrides)
         answer = CreatedTopic(
@@ -337,12 +344,16 @@ class _Creation:
 
 
 def _states(
-    image: ClusterImage, shape: Shape, start: int, first_partition: int
+    image: ClusterImage,
+    places: Sequence[BrokerPlace],
+    shape: Shape,
+    start: int,
+    first_partition: int,
 ) -> list[PartitionState]:
     replicas = shape.replicas
     if replicas is None:
         replicas = place(
-            _places(image),
+            places,
             shape.partitions,
             shape.replication_factor,
             start=start,
@@ -352,8 +363,13 @@ def _states(
     return [first_state(ids, epochs) for ids in replicas]
 
 
-def _places(image: ClusterImage) -> list[BrokerPlace]:
-    return [BrokerPlace(broker.broker_id, broker.rack) for broker in image.brokers.values()]
+def _places(
+    image: ClusterImage, leaving: Collection[int], replication_factor: int
+) -> list[BrokerPlace]:
+    """Where new replicas may be: on all live brokers, if too few of them stay."""
+    every = [BrokerPlace(broker.broker_id, broker.rack) for broker in image.brokers.values()]
+    staying = [place for place in every if place.broker_id not in leaving]
+    return staying if len(staying) >= replication_factor else every
 
 
 def _find(image: ClusterImage, topic: str | TopicId) -> TopicImage | None:
