@@ -53,9 +53,6 @@ class Standing(Enum):
     """It is not registered; what it held is on its disk, as far as anybody knows."""
 
 
-_KEPT = frozenset({Standing.SAME, Standing.CONTINUED})
-
-
 def standing(broker_epoch: int, live: LiveBroker | None) -> Standing:
     """Of a replica that held everything in `broker_epoch`; `live` is how it is registered now."""
     if live is None:
@@ -81,7 +78,12 @@ class _Members:
 
     def kept(self, brokers: Iterable[int]) -> tuple[int, ...]:
         """Those that are alive and hold everything."""
-        return tuple(broker for broker in brokers if self.standings[broker] in _KEPT)
+        standings = self.standings
+        return tuple(
+            broker
+            for broker in brokers
+            if standings[broker] is Standing.SAME or standings[broker] is Standing.CONTINUED
+        )
 
     def with_isr(self, isr: tuple[int, ...], rules: ElectionRules) -> PartitionState:
         """The state with this ISR; who is not in it any more stays known while it is too small.
