@@ -48,6 +48,8 @@ VERSIONS = {
     ApiKey.DELETE_RECORDS: 2,
     ApiKey.API_VERSIONS: 3,
     ApiKey.FIND_COORDINATOR: 4,
+    ApiKey.OFFSET_COMMIT: 8,
+    ApiKey.OFFSET_FETCH: 8,
 }
 
 

@@ -311,7 +311,7 @@ steps = st.lists(
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(steps)
-def test_no_acknowledged_commit_is_lost_however_the_slots_move(history):
+def test_safety_19_no_acknowledged_commit_is_lost_however_the_slots_move(history):
     """Offsets of a group only grow, so what is stored in the end is at least what was acked."""
     trio.run(_live, SlotWorld(), history, clock=MockClock(autojump_threshold=0))
 
