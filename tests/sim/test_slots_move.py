@@ -20,7 +20,7 @@ from tests.sim.slot_world import SlotWorld, simulated
 from trioq.errors import CoordinatorNotAvailable, NotCoordinator
 from trioq.metastore import layout
 from trioq.metastore.session import SessionState
-from trioq.metastore.store import ANY_VERSION
+from trioq.metastore.store import ANY_VERSION, MetastoreUnavailable
 
 IDS = [f"g{number}" for number in range(20)]  # of every slot
 
@@ -244,6 +244,31 @@ async def test_a_slot_that_goes_while_it_is_read_is_not_served(world):
         for group_id in IDS:
             assert isinstance(await commit(two.groups, group_id, {0: 4}), NotCoordinator)
             assert await world.fetched(group_id) == {0: 3}
+
+
+@simulated
+async def test_slots_that_cannot_be_read_do_not_keep_the_others(world):
+    async with world.brokers(1, 2) as (_, two):
+        await world.assign(1)
+        for group_id in IDS:
+            await world.commit(group_id, {0: 3})
+        read_tree = two.store.read_tree
+
+        async def forbidden(path: str):
+            if path in {layout.slot_groups_path(0), layout.slot_groups_path(1)}:
+                raise MetastoreUnavailable("no right to read it")
+            return await read_tree(path)
+
+        two.store.read_tree = forbidden
+        await world.assign(2)
+        await trio.sleep(1)
+        for group_id in IDS:
+            answer = await commit(two.groups, group_id, {0: 4})
+            is_readable = layout.Slots(4).slot_of(group_id) > 1
+            assert answer is None if is_readable else answer.retriable
+        two.store.read_tree = read_tree
+        for group_id in IDS:
+            assert await world.fetched(group_id) in ({0: 3}, {0: 4})
 
 
 @simulated

@@ -36,6 +36,7 @@ _log = logs.get_logger(__name__)
 LOAD_PATIENCE_S: Final = 1.0
 """How long a start waits for stored groups; then it goes on, and they are refused until read."""
 
+_LOADED_AT_ONCE: Final = 4
 _STOP_PATIENCE_S: Final = 5.0
 _FIRST_PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 2.0
@@ -64,6 +65,7 @@ class GroupService:
         )
         self._to_load: list[LedSlot] = []
         self._comes = trio.Event()
+        self._loading = trio.CapacityLimiter(_LOADED_AT_ONCE)
         self._metastore = metastore
         self._config = config
         self._clock = clock
@@ -158,28 +160,32 @@ class GroupService:
         self._comes.set()
 
     async def _load_what_comes(self, loaded: trio.Event) -> None:
-        """Load every slot that is led here; sets `loaded` when there is none left to load."""
-        while True:
-            while self._to_load:
-                slots, self._to_load = self._to_load, []
-                await self._load(slots)
-            loaded.set()
-            await self._comes.wait()
-            self._comes = trio.Event()
+        """Load every slot that is led here; sets `loaded` when those of the beginning are."""
+        async with trio.open_nursery() as load_nursery:
+            load_nursery.start_soon(self._load, self._taken(), loaded)
+            while True:
+                await self._comes.wait()
+                self._comes = trio.Event()
+                load_nursery.start_soon(self._load, self._taken(), trio.Event())
 
-    async def _load(self, slots: Sequence[LedSlot]) -> None:
+    def _taken(self) -> list[LedSlot]:
+        slots, self._to_load = self._to_load, []
+        return slots
+
+    async def _load(self, slots: Sequence[LedSlot], loaded: trio.Event) -> None:
+        """Load these, a few at a time, so that one that cannot be read keeps none of the others."""
         stored = await self._with_groups(slots)
-        if not stored:
-            return
-        from trioq.coordinator.loading import SlotLoader  # noqa: PLC0415  see module
+        if stored:
+            from trioq.coordinator.loading import SlotLoader  # noqa: PLC0415  see module
 
-        loader = SlotLoader(self.coordinator, self._log_end)
-        for slot in stored:
-            with slot.term():
-                await self._load_slot(loader, slot)
-        loader.log_summary()
-        if self._upkeep is not None:
-            self._upkeep.topics_changed()  # perhaps while nobody looked after these groups
+            loader = SlotLoader(self.coordinator, self._log_end)
+            async with trio.open_nursery() as slot_nursery:
+                for slot in stored:
+                    slot_nursery.start_soon(self._load_slot, loader, slot)
+            loader.log_summary()
+            if self._upkeep is not None:
+                self._upkeep.topics_changed()  # perhaps while nobody looked after these groups
+        loaded.set()
 
     async def _with_groups(self, slots: Sequence[LedSlot]) -> list[LedSlot]:
         """Those in which anything was ever written; the others serve from now on."""
@@ -206,23 +212,25 @@ class GroupService:
         return stored
 
     async def _load_slot(self, loader: SlotLoader, slot: LedSlot) -> None:
-        """Load one slot, as often as it takes."""
+        """Load one slot, as often as it takes, while it is led here."""
         pause_s = _FIRST_PAUSE_S
-        while True:
-            try:
-                if slot.may_have_writes:
-                    await slot.chain.write(())
-                await loader.load(self._metastore, slot)
-            except (store.MetastoreUnavailable, store.OutcomeUnknown) as error:
-                pause_s = await self._pause(pause_s, error)
-            except (store.SessionLost, Deposed):
-                slot.demote()
-                return
-            except store.NodeError as damage:
-                self._refuse(slot, damage)
-                return
-            else:
-                return
+        with slot.term():
+            while True:
+                try:
+                    async with self._loading:
+                        if slot.may_have_writes:
+                            await slot.chain.write(())
+                        await loader.load(self._metastore, slot)
+                except (store.MetastoreUnavailable, store.OutcomeUnknown) as error:
+                    pause_s = await self._pause(pause_s, error)
+                except (store.SessionLost, Deposed):
+                    slot.demote()
+                    return
+                except store.NodeError as damage:
+                    self._refuse(slot, damage)
+                    return
+                else:
+                    return
 
     async def _pause(self, pause_s: float, error: MetastoreError) -> float:
         """Wait before the next attempt to read; returns how long to wait next time."""
