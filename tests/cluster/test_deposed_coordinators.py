@@ -104,11 +104,12 @@ def test_safety_12_a_coordinator_that_slept_serves_nothing_that_waited_for_it(
 
 
 def test_safety_12_a_coordinator_that_zookeeper_cannot_hear_stops_by_itself(
-    cut_cluster: Cluster, topic: str
+    cluster: Cluster, topic: str
 ) -> None:
     """Clients and the other brokers reach it all the time."""
-    cluster, network = cut_cluster, cut_cluster.network
-    assert network is not None
+    network = cluster.network
+    if network is None:
+        pytest.skip("no network namespaces")
     cluster.create(topic)
     alone = cluster.coordinator(topic)
     commit(cluster, topic, topic, 1)
