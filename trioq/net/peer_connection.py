@@ -218,10 +218,13 @@ def name_of(address: Address) -> str:
 
 def reason(error: BaseException) -> str:
     """The innermost cause, in words."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    cause = error.__cause__ or error
-    return str(cause) or type(cause).__name__
+    while True:
+        if isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        elif error.__cause__ is not None:
+            error = error.__cause__
+        else:
+            return str(error) or type(error).__name__
 
 
 async def connect(address: Address, *, max_bytes: int, kept_bytes: int) -> PeerConnection:
