@@ -152,13 +152,7 @@ class FakeChannel:
         deadline = trio.current_time() + request.max_wait_ms / 1000
         is_full = request.session_epoch == 0
         while True:
-            answers = [
-                answer
-                for (_, number), asked in self.session.items()
-                if (
-                    answer := self.read(broker, number, asked, state.replica_epoch, is_full=is_full)
-                )
-            ]
+            answers = self.read_all(broker, request, state.replica_epoch, is_full=is_full)
             if (
                 is_full
                 or any(one.error_code or one.records or one.diverging_epoch for one in answers)
@@ -171,6 +165,21 @@ class FakeChannel:
                 topics = [FetchResponseTopic(topic_id=TOPIC_ID, partitions=answers)]
                 return FetchResponse(session_id=self.session_id, responses=topics)
             await trio.sleep(0.005)
+
+    def read_all(
+        self, broker: Broker, request: FetchRequest, broker_epoch: int, *, is_full: bool
+    ) -> list[FetchResponsePartition]:
+        answers, length = [], 0
+        for key, asked in list(self.session.items()):
+            if length >= request.max_bytes:
+                break
+            answer = self.read(broker, key[1], asked, broker_epoch, is_full=is_full)
+            if answer is not None:
+                answers.append(answer)
+                if answer.records:
+                    length += len(answer.records)  # type: ignore[arg-type]
+                    self.session[key] = self.session.pop(key)  # the others have their turn
+        return answers
 
     def read(
         self, broker: Broker, number: int, asked: Asked, broker_epoch: int, *, is_full: bool

@@ -364,6 +364,63 @@ def test_a_stalled_log_directory_does_not_hold_up_its_neighbours() -> None:
     run(story, partitions=2)
 
 
+def test_a_full_queue_for_a_stalled_disk_is_not_added_to() -> None:
+    async def story(world: ReplicaWorld) -> None:
+        for number in range(20):
+            world.elect(1, number)
+            world.produce(number=number)
+        for number in range(20):
+            await world.settled(number)
+        follower = world.brokers[2]
+        log_dir = follower.log(0).log_dir
+        log_dir.max_unwritten_bytes = 3000
+        world.stalled = {2}
+        world.cuts = {(1, 2)}
+        for number in range(20):
+            for _ in range(10):
+                world.produce(b"x" * 500, number=number)
+        log_dir.writer.is_threaded = True
+        world.max_bytes = 700
+        world.cuts = set()
+        await trio.sleep(3)
+        one_answer = 1400 + 700
+        assert 3000 < log_dir.unwritten_bytes <= 3000 + one_answer
+        asked = len(world.calls)
+        await trio.sleep(5)
+        assert len([one for one in world.calls[asked:] if one[0] == 2]) < 20 * 50
+        world.stalled = set()
+        for number in range(20):
+            await world.settled(number)
+
+    run(story, partitions=20, broker_config={"replica.fetch.response.max.bytes": "1400"})
+
+
+def test_after_an_unclean_election_the_new_leaders_log_counts() -> None:
+    """What was acknowledged is cut off, below the follower's high watermark, and that is said."""
+
+    async def story(world: ReplicaWorld) -> None:
+        world.elect(1)
+        world.produce(b"one")
+        await world.settled()
+        world.brokers[3].stop()
+        world.change(isr=(1, 2), broker_epochs=(10, 20))
+        world.tell()
+        for _ in range(3):
+            world.produce(b"more")
+        await world.until(lambda: world.brokers[2].log().high_watermark == 4)
+        await world.brokers[3].start()
+        world.brokers[1].stop()
+        world.cuts = {(2, 3)}
+        world.elect(3, isr=(3,), broker_epochs=(30,))
+        world.produce(b"other")
+        world.cuts = set()
+        await world.settled()
+        assert world.brokers[2].log().log_end_offset == 2
+        assert_same(world)
+
+    run(story, topic_config={"min.insync.replicas": "1"})
+
+
 def test_fenced_followers_wait_for_the_image_and_then_go_on() -> None:
     async def story(world: ReplicaWorld) -> None:
         world.elect(1)

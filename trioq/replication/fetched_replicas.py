@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from trioq.replication.partition import Partition
     from trioq.replication.replica import Replica
     from trioq.replication.throttle_state import ThrottleState
+    from trioq.storage.log_dir import LogDir
     from trioq.wire.schema import Message
 
 INTERRUPT_S: Final = 0.1
@@ -94,13 +95,14 @@ class FetchedReplicas:
             max_wait_s=current.replica_fetch_wait_max_ms / 1000,
         )
         self._partitions: dict[PartitionKey, Partition] = {}
+        self._log_dirs: set[LogDir] = set()
         self._terms: dict[PartitionKey, int] = {}
         """Of each partition, the term in which its position was stated."""
         self._unsettled: set[PartitionKey] = set()
         self._slow: set[PartitionKey] = set()
         """Unsettled for longer than a request waits."""
         self._look_up: list[PartitionKey] = []
-        self._throttled: list[PartitionKey] = []
+        self._paused: dict[PartitionKey, float] = {}
         self._offline: list[PartitionKey] = []
         self._damaged: set[PartitionKey] = set()
         """Own files do not hold what they should: to be copied anew."""
@@ -124,6 +126,7 @@ class FetchedReplicas:
         if self._partitions.get(key) is not partition:
             self.unfollow(key)
             self._partitions[key] = partition
+            self._log_dirs.add(partition.log.log_dir)
             partition.settle_watcher = self
         if self._state.follow(key, partition.leader_epoch):
             self._wake.set()

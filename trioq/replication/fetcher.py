@@ -107,24 +107,33 @@ class ReplicaFetcher(FetchedReplicas):
         self._slow |= self._unsettled
 
     def _plan(self, now_s: float) -> FetchPlan | None:
+        if any(log_dir.is_backed_up for log_dir in self._log_dirs):
+            self._spare_stalled_disks(now_s)
         plan = self._state.plan(now_s, self._position_of)
-        if self._throttled:
-            free_at_s = self._throttle().free_at_s(now_s)
-            for key in self._throttled:
-                self._state.pause(key, free_at_s)
-            self._throttled.clear()
+        for key, until_s in self._paused.items():
+            self._state.pause(key, until_s)
+        self._paused.clear()
         for key in self._offline:
             self.unfollow(key)
         self._offline.clear()
         return plan
 
+    def _spare_stalled_disks(self, now_s: float) -> None:
+        """Ask for nothing that would have to be kept in memory: the queue for its disk is full.
+
+        Partitions that stand still leave the session too, as the leader would send what comes.
+        """
+        for key, partition in self._partitions.items():
+            if partition.log.log_dir.is_backed_up and not self._state.rests(key, now_s):
+                self._state.pause(key, now_s + self._backoff_s)
+
     def _position_of(self, key: PartitionKey) -> Position | None:
         partition = self._partitions[key]
-        if self._is_throttled(partition):
-            now_s = trio.current_time()
-            if self._throttle().free_at_s(now_s) > now_s:
-                self._throttled.append(key)
-                return None
+        now_s = trio.current_time()
+        free_at_s = self._throttle().free_at_s(now_s) if self._is_throttled(partition) else now_s
+        if free_at_s > now_s:
+            self._paused[key] = free_at_s
+            return None
         self._terms[key] = partition.term
         try:
             at = partition.position()

@@ -251,6 +251,11 @@ class FetcherState:
         pause_s = self._backoff_s * times
         self.pause(key, now_s + pause_s)
 
+    def rests(self, key: PartitionKey, now_s: float) -> bool:
+        """Whether the partition waits for a later time, or is not followed."""
+        followed = self._followed.get(key)
+        return followed is None or followed.retry_at_s > now_s
+
     def pause(self, key: PartitionKey, until_s: float) -> None:
         """Do not ask for the partition before a time."""
         followed = self._followed.get(key)
