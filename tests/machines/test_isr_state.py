@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from trioq.errors import BrokerBug
 from trioq.metastore.layout import PartitionState
-from trioq.replication.isr_state import LAG_BY_MESSAGES_S, IsrState, changed_isr
+from trioq.replication.isr_state import LAG_BY_MESSAGES_S, REJOIN_S, IsrState, changed_isr
 
 LEADER = 1
 EVERYBODY = (1, 2, 3, 4, 5)
@@ -56,10 +56,10 @@ def test_a_replica_that_left_joins_again_by_what_it_states_from_then_on() -> Non
     for replica in (2, 3):
         fetch(isr, replica, 1000)
     isr.decide(state_of([2], version=1), 1.0)
-    assert isr.joiners(1000) == {}
+    assert isr.joiners(1000, 100) == {}
     assert isr.high_watermark(1000) == 1000
     fetch(isr, 3, 1000, now_s=2.0)
-    assert isr.joiners(1000) == {3: 13}
+    assert isr.joiners(1000, 1.0 + REJOIN_S) == {3: 13}
 
 
 @given(
@@ -129,13 +129,23 @@ def test_rule_8_a_follower_joins_at_high_watermark_and_start_of_the_term(
     fetch(isr, 2, end)
     fetch(isr, 3, end)
     joins = end >= high_watermark and end >= start
-    assert isr.joiners(high_watermark) == ({2: 12} if joins else {})
+    assert isr.joiners(high_watermark, 0) == ({2: 12} if joins else {})
+
+
+def test_who_has_left_stays_out_for_a_while_but_not_after_a_restart() -> None:
+    isr = IsrState(LEADER, state_of([2, 3]), now_s=0)
+    isr.decide(state_of([], version=1), 100)  # the controller: they are about to stop
+    fetch(isr, 2, 10, now_s=101)
+    isr.record_fetch(3, 14, 10, leader_end_offset=10, now_s=101)
+    assert isr.joiners(10, 101) == {3: 14}
+    assert isr.joiners(10, 99.9 + REJOIN_S) == {3: 14}
+    assert isr.joiners(10, 100 + REJOIN_S) == {2: 12, 3: 14}
 
 
 def test_who_never_fetched_or_without_an_epoch_does_not_join() -> None:
     isr = IsrState(LEADER, state_of([]))
     isr.record_fetch(2, -1, 0, leader_end_offset=0, now_s=0)
-    assert isr.joiners(0) == {}
+    assert isr.joiners(0, 0) == {}
 
 
 def test_rule_6_positions_of_another_broker_epoch_do_not_move_the_high_watermark() -> None:

@@ -202,6 +202,22 @@ def test_a_consumer_does_not_go_on_with_a_followers_session(leader: Leader) -> N
     assert fetched(leader, -1).error_code == FetchSessionIdNotFound.code
 
 
+def test_who_left_the_isr_states_its_position_anew_even_if_it_rests(leader: Leader) -> None:
+    fetch(leader, 2, {0: 0}, session=(0, 0), wait_ms=0)
+    session = fetched(leader, 2).session_id
+    fetch(leader, 2, {}, session=(session, 1), wait_ms=0)
+    assert not partitions_of(fetched(leader, 2))
+    partition = leader.partitions[0]
+    assert partition.isr.end_of(2) == 0
+    partition.apply_state(
+        leader.state._replace(isr=(1, 3), broker_epochs=(10, 30), partition_epoch=1)
+    )
+    assert partition.isr.end_of(2) == -1
+    fetch(leader, 2, {}, session=(session, 2), wait_ms=0)
+    fetched(leader, 2)
+    assert partition.isr.end_of(2) == 0
+
+
 def test_who_waits_comes_in_again_when_the_leader_has_more_to_lead(leader: Leader) -> None:
     for replica in (2, 3):
         fetch(leader, replica, {0: 0}, wait_ms=500)

@@ -150,18 +150,18 @@ class IsrKeeper:
             return self._hand_over(partition)
         if isr.is_alone and not isr.is_undecided and len(isr.state.replicas) == 1:
             return None
-        config, state = self._config(), isr.state
+        config, state, now_s = self._config(), isr.state, self._clock.monotonic_s()
         leaving: set[int] = set()
         if is_check:
             leaving = isr.laggards(
                 partition.log.written_end_offset,
-                self._clock.monotonic_s(),
+                now_s,
                 max_lag_s=config.replica_lag_time_max_ms / 1000,
                 max_lag_messages=config.replica_lag_max_messages,
             )
         joining = {
             replica: epoch
-            for replica, epoch in isr.joiners(partition.log.high_watermark).items()
+            for replica, epoch in isr.joiners(partition.log.high_watermark, now_s).items()
             if registered.get(replica) == epoch
         }
         if not (leaving or joining or isr.is_undecided):

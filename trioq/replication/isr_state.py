@@ -13,6 +13,10 @@ from trioq.errors import BrokerBug
 if TYPE_CHECKING:
     from trioq.metastore.layout import PartitionState
 
+REJOIN_S = 5.0
+"""So long a replica stays out that another than the leader took out of the ISR, and that runs on in
+the same broker epoch: it is about to stop."""
+
 LAG_BY_MESSAGES_S = 5.0
 """So long on end a replica must be behind by too many messages before it counts as out of sync."""
 
@@ -21,6 +25,8 @@ class Follower:
     """What the leader knows of another replica, from its fetches of this term."""
 
     __slots__ = (
+        "barred_epoch",
+        "barred_until_s",
         "broker_epoch",
         "caught_up_s",
         "counted_epoch",
@@ -42,6 +48,9 @@ class Follower:
         self.leader_end_offset = -1
         """The leader's end at its last fetch."""
         self.over_since_s: float | None = None
+        self.barred_epoch = -1
+        """The broker epoch in which it was taken out of the ISR, and may not join before a time."""
+        self.barred_until_s = 0.0
 
     @property
     def counted_end_offset(self) -> int:
@@ -103,10 +112,13 @@ class IsrState:
             raise BrokerBug(f"leader {self.local_id} is not in the ISR {sorted(state.isr)}")
         joined = set(state.isr).difference(self.committed)
         for replica in self.committed.difference(state.isr):
-            if replica in self._followers:
-                # It joins again by what it states from now on: one that is about to stop, and was
-                # taken out by the controller, states nothing more, be it behind or not.
-                self._followers[replica].end_offset = -1
+            # It joins again by what it states from now on: one that is about to stop, and was
+            # taken out by the controller, states nothing more, be it behind or not.
+            follower = self._followers[replica]
+            follower.end_offset = -1
+            if not self._sent_epochs or replica in self._sent_epochs:
+                follower.barred_epoch = follower.counted_epoch
+                follower.barred_until_s = now_s + REJOIN_S
         self.state = state
         self.committed = frozenset(state.isr)
         if state.partition_epoch > self._proposed_over:
@@ -233,9 +245,9 @@ class IsrState:
 
     # ---- who should join or leave ----
 
-    def may_join(self, replica_id: int, high_watermark: int) -> bool:
+    def may_join(self, replica_id: int, high_watermark: int, now_s: float) -> bool:
         """Whether a replica outside the ISR has reached all that is committed, and the start of
-        this term (rule 8).
+        this term (rule 8), and was not taken out just now.
         """
         follower = self._followers[replica_id]
         return (
@@ -243,14 +255,15 @@ class IsrState:
             and replica_id in self.state.replicas
             and follower.broker_epoch >= 0
             and follower.end_offset >= max(high_watermark, self.start_offset)
+            and (follower.broker_epoch != follower.barred_epoch or now_s >= follower.barred_until_s)
         )
 
-    def joiners(self, high_watermark: int) -> dict[int, int]:
+    def joiners(self, high_watermark: int, now_s: float) -> dict[int, int]:
         """The replicas that `may_join`, with the broker epochs of their fetches."""
         return {
             replica: follower.broker_epoch
             for replica, follower in self._followers.items()
-            if self.may_join(replica, high_watermark)
+            if self.may_join(replica, high_watermark, now_s)
         }
 
     def laggards(

@@ -58,9 +58,14 @@ class LeaderSide(ProducingSide):
     def _isr_decided(self, state: PartitionState) -> None:
         isr = self._isr
         assert isr is not None
+        before = isr.committed
         isr.decide(state, self.log.log_dir.clock.monotonic_s())
         self._open_lane()
         self._advance_high_watermark()
+        if not before <= isr.committed:
+            # Who has left states its position anew with its next fetch, even if it rests.
+            for listener in tuple(self._replica_listeners):
+                listener.high_watermark_moved(self)
 
     def propose_isr(self, members: Mapping[int, int]) -> None:
         """A change of the ISR is about to be sent; see IsrState.propose. While leading only."""
@@ -135,7 +140,7 @@ class LeaderSide(ProducingSide):
         if (
             self.join_watcher is not None
             and replica_id not in isr.committed
-            and isr.may_join(replica_id, log.high_watermark)
+            and isr.may_join(replica_id, log.high_watermark, now_s)
         ):
             self.join_watcher.may_join(self)
         region = None

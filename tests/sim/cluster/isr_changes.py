@@ -31,7 +31,7 @@ class IsrChanges:
         now_s = process.clock.monotonic_s()
         joining = {
             replica: epoch
-            for replica, epoch in isr.joiners(log.high_watermark).items()
+            for replica, epoch in isr.joiners(log.high_watermark, now_s).items()
             if (one := process.image.brokers.get(replica)) is not None and one.broker_epoch == epoch
         }
         leaving = isr.laggards(

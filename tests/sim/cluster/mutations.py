@@ -58,10 +58,10 @@ def _join_early() -> Patch:
     """Rule 8: a follower joins that has the high watermark, but not this term's start."""
     may_join = IsrState.may_join
 
-    def broken(self: IsrState, replica_id: int, high_watermark: int) -> bool:
+    def broken(self: IsrState, replica_id: int, high_watermark: int, now_s: float) -> bool:
         self.start_offset, kept = 0, self.start_offset
         try:
-            return may_join(self, replica_id, high_watermark)
+            return may_join(self, replica_id, high_watermark, now_s)
         finally:
             self.start_offset = kept
 
