@@ -22,6 +22,12 @@ from trioq.wire.messages.describe_configs import (
     DescribeConfigsResponseConfig,
     DescribeConfigsResponseResource,
 )
+from trioq.wire.messages.describe_topic_partitions import (
+    DescribeTopicPartitionsResponse,
+    DescribeTopicPartitionsResponseNextCursor,
+    DescribeTopicPartitionsResponsePartition,
+    DescribeTopicPartitionsResponseTopic,
+)
 from trioq.wire.messages.elect_leaders import (
     ElectLeadersResponse,
     ElectLeadersResponsePartition,
@@ -61,6 +67,7 @@ class Cluster(ScriptedBroker):
                 ApiKey.ALTER_PARTITION_REASSIGNMENTS: self._alter,
                 ApiKey.INCREMENTAL_ALTER_CONFIGS: self._alter_configs,
                 ApiKey.ELECT_LEADERS: self._elect,
+                ApiKey.DESCRIBE_TOPIC_PARTITIONS: self._describe_partitions,
             }
         )
         self.replicas = {0: [1, 2], 1: [2, 3], 2: [3, 4], 3: [4]}
@@ -69,6 +76,7 @@ class Cluster(ScriptedBroker):
         self.moving: dict[int, tuple[list[int], list[int], list[int]]] = {}
         self.refuses = self.elections = 0
         self.keep_moving = False
+        self.eligible: dict[int, list[int]] = {}
 
     def _metadata(self, _):
         brokers = [
@@ -145,6 +153,20 @@ class Cluster(ScriptedBroker):
                 )
             ]
         )
+
+    def _describe_partitions(self, request):
+        assert [one.name for one in request.topics] == ["orders"]
+        first = 0 if request.cursor is None else request.cursor.partition_index
+        partition = DescribeTopicPartitionsResponsePartition(
+            partition_index=first, eligible_leader_replicas=self.eligible.get(first)
+        )
+        cursor = None
+        if first < 3:
+            cursor = DescribeTopicPartitionsResponseNextCursor(
+                topic_name="orders", partition_index=first + 1
+            )
+        topic = DescribeTopicPartitionsResponseTopic(name="orders", partitions=[partition])
+        return DescribeTopicPartitionsResponse(topics=[topic], next_cursor=cursor)
 
     def _elect(self, request):
         self.elections += 1
@@ -227,8 +249,7 @@ def test_describe_for_programs(cluster):
 def test_a_dry_run_of_a_drain_tells_what_would_move(cluster):
     assert rows(run(cluster, "drain", "4", "--dry-run")) == [
         ["orders", "2", "3,4", "3,2", "2"],
-        ["orders", "3", "4", "1", "1"],
-    ]
+    ], "nobody could copy the partition without a leader"
     told = json.loads(run(cluster, "drain", "4", "--dry-run", "--json").output)
     assert told[0] == {
         "topic": "orders", "partition": 2, "replicas": [3, 4], "planned": [3, 2], "copies": [2],
@@ -236,7 +257,22 @@ def test_a_dry_run_of_a_drain_tells_what_would_move(cluster):
     assert not cluster.asked("AlterPartitionReassignments")
 
 
+def test_an_offline_partition_waits_for_all_that_could_lead(cluster):
+    cluster.replicas[3], cluster.eligible[3] = [4, 5], [5]
+    shown = rows(run(cluster, "describe"))
+    assert shown[-1][-1] == "offline: waits for 4 or 5"
+
+
+def test_a_drain_moves_what_can_be_moved_and_says_what_cannot(cluster):
+    result = run(cluster, "drain", "4")
+    assert result.exit_code == 1
+    assert cluster.replicas == {0: [1, 2], 1: [2, 3], 2: [3, 2], 3: [4]}
+    assert "1 partitions were moved, but 1 stay on broker 4" in result.stderr
+    assert "orders-3 is offline: waits for 4" in result.stderr
+
+
 def test_a_drain_ends_when_nothing_is_left_and_lifts_its_throttle(cluster):
+    cluster.leaders[3] = 1
     result = run(cluster, "drain", "4", "--throttle", "50M")
     assert result.exit_code == 0, result.output
     assert "broker 4 holds no replicas; 2 partitions were moved" in result.stderr
@@ -252,7 +288,7 @@ def test_a_drain_ends_when_nothing_is_left_and_lifts_its_throttle(cluster):
 
 
 def test_a_drain_that_is_refused_says_why_and_how_to_lift_the_throttle(cluster):
-    cluster.refuses = 39
+    cluster.refuses, cluster.leaders[3] = 39, 1
     result = run(cluster, "drain", "4", "--throttle", "1M")
     assert result.exit_code == 1
     assert "moving orders-2 (2 of 2 are refused): INVALID_REPLICA_ASSIGNMENT: because" in (

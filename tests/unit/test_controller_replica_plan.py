@@ -111,6 +111,16 @@ def test_after_a_rebalance_nothing_is_left_to_do(cluster):
 
 
 @settings(max_examples=60)
+@given(clusters(), st.sets(st.integers(0, 24), max_size=8))
+def test_partitions_that_cannot_move_stay(cluster, numbers):
+    brokers, placement = cluster
+    fixed = {TopicPartition("t", number) for number in numbers}
+    plan = plan_rebalance(brokers, placement, fixed=fixed)
+    assert not fixed & set(plan)
+    assert plan_rebalance(brokers, {**placement, **plan}, fixed=fixed) == {}
+
+
+@settings(max_examples=60)
 @given(clusters(racks=(None,), dead=False))
 def test_without_racks_it_is_even_and_moves_as_little_as_that_takes(cluster):
     brokers, placement = cluster

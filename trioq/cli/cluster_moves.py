@@ -15,7 +15,12 @@ from trioq.client.admin import Admin
 from trioq.client.client import Client
 from trioq.controller.placement import Replicas
 from trioq.controller.replica_plan import Placement, plan_drain, plan_rebalance
-from trioq.errors import ElectionNotNeeded, KafkaError, ReassignmentInProgress
+from trioq.errors import (
+    ElectionNotNeeded,
+    KafkaError,
+    LeaderNotAvailable,
+    ReassignmentInProgress,
+)
 from trioq.types import TopicPartition
 
 THROTTLES: Final = ("leader.replication.throttled.rate", "follower.replication.throttled.rate")
@@ -60,15 +65,14 @@ async def drain(
 ) -> Drained:
     """Move everything off a broker; with `dry_run` say only what that takes.
 
-    Raises InvalidReplicationFactor where there is no room; UsageError for a broker that is not
-    known.
+    Raises InvalidReplicationFactor where there is no room; LeaderNotAvailable when all is moved
+    that can be, and something cannot; UsageError for a broker that is not known.
     """
     view = await look_at(client)
     if broker not in {one.broker for one in view.brokers}:
         known = ", ".join(str(one.broker) for one in view.brokers)
         raise click.UsageError(f"there is no broker {broker}: the cluster has {known}")
-    before = view.placement()
-    plan = plan_drain(view.places(), before, broker)
+    before, plan = view.placement(), _drain_plan(view, broker)
     if dry_run:
         return Drained(moves_of(before, plan), 0)
     moved = 0
@@ -80,12 +84,30 @@ async def drain(
             await _wait(client.admin, left, broker=broker)
             moved += len(left)
             view = await look_at(client)
-            plan = plan_drain(view.places(), view.placement(), broker)
+            plan = _drain_plan(view, broker)
+    stay = [one for one in view.partitions if broker in one.replicas]
+    if stay:
+        first = stay[0]
+        raise LeaderNotAvailable(
+            f"{moved} partitions were moved, but {len(stay)} stay on broker {broker}, because "
+            f"nobody has their data: {first.partition} is {first.problem}. Start that broker, or "
+            "give the partition up: delete its topic, or `trioq cluster elect-leaders --unclean`"
+        )
     return Drained([], moved)
 
 
+def _drain_plan(view: ClusterView, broker: int) -> dict[TopicPartition, Replicas]:
+    """What has to move off a broker and can; nothing can be copied without a leader."""
+    placement = view.placement()
+    plan = plan_drain(view.places(), placement, broker)
+    offline = {one.partition for one in view.partitions if one.is_offline}
+    return {partition: target for partition, target in plan.items() if partition not in offline}
+
+
 def _on_broker(view: ClusterView, broker: int) -> list[TopicPartition]:
-    return [one.partition for one in view.partitions if broker in one.replicas]
+    return [
+        one.partition for one in view.partitions if broker in one.replicas and not one.is_offline
+    ]
 
 
 class Rebalanced(NamedTuple):
@@ -105,7 +127,8 @@ async def rebalance(client: Client, *, dry_run: bool, throttle_bytes: int | None
             "that is over (`trioq cluster describe` shows it)"
         )
     before = view.placement()
-    plan = plan_rebalance(view.places(), before)
+    offline = {one.partition for one in view.partitions if one.is_offline}
+    plan = plan_rebalance(view.places(), before, fixed=offline)
     moves = moves_of(before, plan)
     if dry_run:
         return Rebalanced(moves, 0)

@@ -6,10 +6,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from trioq.client.admin import Admin
 from trioq.client.admin_partitions import PartitionReassignment
 from trioq.client.client import Client
 from trioq.client.cluster_state import NO_NODE, PartitionInfo
 from trioq.controller.placement import BrokerPlace, Replicas
+from trioq.errors import UnknownTopicOrPartition, UnsupportedByBroker
 from trioq.types import TopicPartition
 
 _MIN_ISR = "min.insync.replicas"
@@ -42,6 +44,9 @@ class PartitionView(NamedTuple):
     adding: Replicas
     removing: Replicas
     min_insync: int
+    eligible: Replicas
+    """Replicas outside of the ISR that could lead without loss; known of offline partitions."""
+
     up: frozenset[int]
     """The brokers that are up."""
 
@@ -73,7 +78,8 @@ class PartitionView(NamedTuple):
     def problem(self) -> str:
         """What is the matter with it; empty if all is well."""
         if self.is_offline:
-            down = ",".join(str(one) for one in self.in_sync if one not in self.up)
+            could_lead = (*self.in_sync, *self.eligible)
+            down = " or ".join(str(one) for one in could_lead if one not in self.up)
             return f"offline: waits for {down}" if down else "offline"
         parts = []
         if self.is_under_min_isr:
@@ -119,6 +125,7 @@ async def look_at(client: Client) -> ClusterView:
             _partition_view(TopicPartition(name, one.partition), one, reassignments, min_insync, up)
             for one in known[name].partitions
         ]
+    partitions = await _with_eligible(admin, partitions)
     leaders = Counter(one.leader for one in partitions)
     replicas = Counter(broker for one in partitions for broker in one.replicas)
     nodes = {node.node_id: node for node in description.brokers}
@@ -140,6 +147,17 @@ async def look_at(client: Client) -> ClusterView:
     return ClusterView(description.cluster_id, description.controller_id, brokers, partitions)
 
 
+async def _with_eligible(admin: Admin, partitions: list[PartitionView]) -> list[PartitionView]:
+    offline = {one.partition.topic for one in partitions if one.is_offline}
+    if not offline:
+        return partitions
+    try:
+        eligible = await admin.eligible_leaders(offline)
+    except (UnsupportedByBroker, UnknownTopicOrPartition):
+        return partitions  # an older broker, or a topic that has just been deleted
+    return [one._replace(eligible=eligible.get(one.partition, ())) for one in partitions]
+
+
 def _partition_view(
     partition: TopicPartition,
     info: PartitionInfo,
@@ -156,6 +174,7 @@ def _partition_view(
         () if moving is None else moving.adding,
         () if moving is None else moving.removing,
         min_insync,
+        (),
         up,
     )
 
@@ -196,6 +215,7 @@ def _listed(partitions: Iterator[PartitionView]) -> list[dict[str, object]]:
             "adding": one.adding,
             "removing": one.removing,
             "min_insync": one.min_insync,
+            "eligible": one.eligible,
         }
         for one in partitions
     ]

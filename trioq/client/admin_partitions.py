@@ -15,6 +15,12 @@ from trioq.wire.messages.alter_partition_reassignments import (
     AlterPartitionReassignmentsRequestTopic,
     AlterPartitionReassignmentsResponse,
 )
+from trioq.wire.messages.describe_topic_partitions import (
+    DescribeTopicPartitionsRequest,
+    DescribeTopicPartitionsRequestCursor,
+    DescribeTopicPartitionsRequestTopic,
+    DescribeTopicPartitionsResponse,
+)
 from trioq.wire.messages.elect_leaders import (
     ElectLeadersRequest,
     ElectLeadersRequestTopic,
@@ -130,6 +136,37 @@ class PartitionAdmin(AdminCalls):
         return await self._on_controller(
             request, ListPartitionReassignmentsResponse, read, what, timeout_ms
         )
+
+    async def eligible_leaders(
+        self, topics: Iterable[str], *, timeout_ms: int | None = None
+    ) -> dict[TopicPartition, tuple[int, ...]]:
+        """Replicas outside of the ISR that could lead without loss (KIP-966), where there are any.
+
+        Raises UnknownTopicOrPartition.
+        """
+        asked = [DescribeTopicPartitionsRequestTopic(name=name) for name in sorted(topics)]
+        found: dict[TopicPartition, tuple[int, ...]] = {}
+        cursor: DescribeTopicPartitionsRequestCursor | None = None
+        while asked:
+            what = "asking for eligible leaders"
+            request = DescribeTopicPartitionsRequest(topics=asked, cursor=cursor)
+            response = await self._on_any(
+                request, DescribeTopicPartitionsResponse, what, timeout_ms
+            )
+            for topic in response.topics:
+                check(topic.error_code, f"{what} of topic {topic.name!r}")
+                for one in topic.partitions:
+                    if one.eligible_leader_replicas:
+                        place = TopicPartition(topic.name or "", one.partition_index)
+                        found[place] = tuple(one.eligible_leader_replicas)
+            after = response.next_cursor
+            if after is None:
+                break
+            cursor = DescribeTopicPartitionsRequestCursor(
+                topic_name=after.topic_name, partition_index=after.partition_index
+            )
+            asked = [one for one in asked if one.name >= after.topic_name]
+        return found
 
     async def elect_leaders(
         self,

@@ -8,7 +8,7 @@ costs no data but an election.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from trioq.controller.placement import BrokerPlace, Replicas
 from trioq.errors import InvalidReplicationFactor
@@ -48,15 +48,20 @@ def plan_drain(
 
 
 def plan_rebalance(
-    brokers: Sequence[BrokerPlace], placement: Placement
+    brokers: Sequence[BrokerPlace],
+    placement: Placement,
+    *,
+    fixed: Collection[TopicPartition] = (),
 ) -> dict[TopicPartition, Replicas]:
     """The new replicas of the partitions that have to move for the cluster to be even.
 
-    Replicas on brokers that are not in `brokers` stay there: those may come back.
+    Replicas on brokers that are not in `brokers` stay there: those may come back. So do
+    partitions that are `fixed`, but they count.
     """
-    plan = _Plan(brokers, placement)
+    plan = _Plan(brokers, placement, fixed)
     for partition in placement:
-        plan.spread_over_racks(partition)
+        if partition not in plan.fixed:
+            plan.spread_over_racks(partition)
     while plan.move_one():
         pass
     while plan.hand_on_one_leadership():
@@ -71,8 +76,14 @@ def plan_rebalance(
 class _Plan:
     """A placement that is being changed, with the loads that follow from it."""
 
-    def __init__(self, brokers: Iterable[BrokerPlace], placement: Placement) -> None:
+    def __init__(
+        self,
+        brokers: Iterable[BrokerPlace],
+        placement: Placement,
+        fixed: Collection[TopicPartition] = (),
+    ) -> None:
         self.placement = dict(placement)
+        self.fixed = frozenset(fixed)
         self.rack_of = dict(brokers)
         self.loads = dict.fromkeys(self.rack_of, 0)
         self.leads = dict.fromkeys(self.rack_of, 0)
@@ -158,7 +169,9 @@ class _Plan:
         found = None
         for partition in self._held[source]:
             replicas = self.placement[partition]
-            if target in replicas or not self._keeps_racks(partition, source, target):
+            if target in replicas or partition in self.fixed:
+                continue
+            if not self._keeps_racks(partition, source, target):
                 continue
             if replicas[0] != source:
                 return partition
@@ -209,7 +222,7 @@ class _Plan:
     def _could_lead_instead(self, broker: int) -> Iterator[tuple[TopicPartition, int]]:
         for partition in self._held[broker]:
             replicas = self.placement[partition]
-            if replicas[0] == broker:
+            if replicas[0] == broker and partition not in self.fixed:
                 for follower in replicas[1:]:
                     if follower in self.leads:
                         yield partition, follower

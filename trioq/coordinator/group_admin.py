@@ -18,6 +18,7 @@ from trioq.coordinator.registry import GroupRegistry
 from trioq.coordinator.write_batch import OffsetChange
 from trioq.errors import (
     CoordinatorLoadInProgress,
+    CoordinatorNotAvailable,
     GroupIdNotFound,
     GroupSubscribedToTopic,
     KafkaError,
@@ -28,14 +29,16 @@ from trioq.types import TopicId
 if TYPE_CHECKING:
     from trioq.coordinator.consumer_requests import ConsumerGroupDescription
 
+_NO_LEASE: Final = CoordinatorNotAvailable("This broker has lost touch with the metastore.")
 _NOT_FOUND: Final = GroupIdNotFound("There is no such group.")
 
 
 def list_groups(groups: GroupRegistry) -> list[GroupOverview] | KafkaError:
-    """Every group that is more than a name; an error while not all are known."""
-    lease_refusal = groups.slots.lease_refusal()
-    if lease_refusal is not None:
-        return lease_refusal
+    """Every group that is more than a name; an error for which clients ask again while not all
+    are known.
+    """
+    if groups.slots.lease_refusal() is not None:
+        return _NO_LEASE
     for slot in groups.slots:
         if isinstance(slot.refusal, CoordinatorLoadInProgress):
             return slot.refusal
