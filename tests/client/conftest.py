@@ -21,6 +21,7 @@ from anyio.streams.tls import TLSListener
 from tests.e2e.conftest import (  # noqa: F401  fixtures
     broker,
     group_broker,
+    new_broker,
     pytest_runtest_makereport,
     shared_broker,
     shared_group_broker,
