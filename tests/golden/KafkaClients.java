@@ -1,19 +1,23 @@
 import java.time.Duration;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.Set;
 import org.apache.kafka.clients.admin.Admin;
 import org.apache.kafka.clients.admin.MemberToRemove;
+import org.apache.kafka.clients.admin.NewPartitionReassignment;
 import org.apache.kafka.clients.admin.RemoveMembersFromConsumerGroupOptions;
 import org.apache.kafka.clients.consumer.KafkaConsumer;
 import org.apache.kafka.clients.consumer.OffsetAndMetadata;
 import org.apache.kafka.clients.consumer.SubscriptionPattern;
+import org.apache.kafka.common.ElectionType;
 import org.apache.kafka.common.KafkaException;
 import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.serialization.ByteArrayDeserializer;
 
 /**
- * What kafka-clients sends of the group APIs, for `python -m tests.golden.record kafka-clients`.
+ * What kafka-clients sends of the group APIs, and of those about leaders and replicas, for
+ * `python -m tests.golden.record kafka-clients`.
  * Its only argument is the stub's address; kafka-clients and slf4j-api are on the class path.
  */
 final class KafkaClients {
@@ -92,6 +96,19 @@ final class KafkaClients {
                           List.of(new MemberToRemove("golden-instance"))))
                   .all()
                   .get());
+      tried(() -> admin.electLeaders(ElectionType.UNCLEAN, Set.of(PARTITION)).partitions().get());
+      tried(
+          () ->
+              admin
+                  .alterPartitionReassignments(
+                      Map.of(
+                          PARTITION,
+                          Optional.of(new NewPartitionReassignment(List.of(2, 1))),
+                          new TopicPartition("golden", 1),
+                          Optional.empty()))
+                  .all()
+                  .get());
+      tried(() -> admin.listPartitionReassignments(Set.of(PARTITION)).reassignments().get());
     }
   }
 }

@@ -122,6 +122,7 @@ def answer(header: RequestHeader, request: Message, port: int) -> Message | None
                         api_key=api.key, min_version=api.min_version, max_version=api.max_version
                     )
                     for api in APIS.values()
+                    if api.advertised
                 ]
             )
         case ApiKey.METADATA:
@@ -188,7 +189,7 @@ def fetched() -> Message:
 
 
 def run_confluent(address: str) -> None:
-    from confluent_kafka import Consumer, Producer, TopicPartition
+    from confluent_kafka import Consumer, ElectionType, Producer, TopicPartition
     from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic
 
     for codec in ("none", "lz4"):
@@ -217,6 +218,7 @@ def run_confluent(address: str) -> None:
     admin.describe_configs([ConfigResource(ConfigResource.Type.TOPIC, TOPIC)])
     admin.delete_records([TopicPartition(TOPIC, 0, 5)])
     admin.describe_cluster()
+    admin.elect_leaders(ElectionType.PREFERRED, [TopicPartition(TOPIC, 0)])
     admin.poll(2)
     run_confluent_groups(address, TOPIC)
 
@@ -260,6 +262,11 @@ def run_kafka_python(address: str) -> None:
     consumer.close()
     admin = KafkaAdminClient(bootstrap_servers=address, client_id="golden")
     admin.create_topics([NewTopic("created", 3, 1)])
+    admin.elect_leaders(1, {TOPIC: [0]})
+    admin.alter_partition_reassignments(
+        {TopicPartition(TOPIC, 0): [2, 1], TopicPartition(TOPIC, 1): None}
+    )
+    admin.list_partition_reassignments([TopicPartition(TOPIC, 0)])
     admin.close()
     run_kafka_python_groups(address, TOPIC)
 

@@ -23,14 +23,16 @@ SEEN = {
     "confluent-kafka": "ApiVersions-v3 Metadata-v13 InitProducerId-v4 Produce-v10 Fetch-v16 "
     "FindCoordinator-v2 JoinGroup-v5 SyncGroup-v3 Heartbeat-v3 LeaveGroup-v1 OffsetCommit-v9 "
     "OffsetFetch-v9 ListGroups-v5 DescribeGroups-v5 DeleteGroups-v2 ConsumerGroupHeartbeat-v1 "
-    "ConsumerGroupDescribe-v0",
+    "ConsumerGroupDescribe-v0 ElectLeaders-v2",
     "kafka-python": "ApiVersions-v4 Metadata-v13 InitProducerId-v4 Produce-v9 Fetch-v12 "
     "FindCoordinator-v5 JoinGroup-v7 SyncGroup-v5 Heartbeat-v4 LeaveGroup-v5 OffsetCommit-v8 "
-    "OffsetFetch-v8 ListGroups-v5 DescribeGroups-v5 DeleteGroups-v2 OffsetDelete-v0",
+    "OffsetFetch-v8 ListGroups-v5 DescribeGroups-v5 DeleteGroups-v2 OffsetDelete-v0 "
+    "ElectLeaders-v2 AlterPartitionReassignments-v0 ListPartitionReassignments-v0",
     "kafka-clients": "ApiVersions-v4 Metadata-v13 Fetch-v16 FindCoordinator-v5 JoinGroup-v9 "
     "SyncGroup-v5 Heartbeat-v4 LeaveGroup-v5 OffsetCommit-v9 OffsetFetch-v9 ListGroups-v5 "
     "DescribeGroups-v6 DeleteGroups-v2 OffsetDelete-v0 ConsumerGroupHeartbeat-v1 "
-    "ConsumerGroupDescribe-v1",
+    "ConsumerGroupDescribe-v1 ElectLeaders-v2 AlterPartitionReassignments-v0 "
+    "ListPartitionReassignments-v0",
 }
 """What each client must have been caught sending; guards against an empty recording."""
 
@@ -139,3 +141,21 @@ def test_commits(client: str, name: str) -> None:
     assert (partition.partition_index, partition.committed_offset) == (0, 3)
     # confluent-kafka sends the end of its C string too.
     assert partition.committed_metadata.rstrip("\0") == "note"
+
+
+@pytest.mark.parametrize(
+    ("client", "kind"), [("confluent-kafka", 0), ("kafka-python", 1), ("kafka-clients", 1)]
+)
+def test_elections(client: str, kind: int) -> None:
+    message = request(client, "ElectLeaders-v2")
+    assert message.election_type == kind
+    assert [(one.topic, one.partitions) for one in message.topic_partitions] == [("golden", [0])]
+
+
+@pytest.mark.parametrize("client", ["kafka-python", "kafka-clients"])
+def test_moves(client: str) -> None:
+    message = request(client, "AlterPartitionReassignments-v0")
+    asked = {one.partition_index: one.replicas for one in message.topics[0].partitions}
+    assert asked == {0: [2, 1], 1: None}
+    listed = request(client, "ListPartitionReassignments-v0")
+    assert [(one.name, one.partition_indexes) for one in listed.topics] == [("golden", [0])]
