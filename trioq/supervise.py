@@ -12,7 +12,7 @@ import trio
 
 from trioq import logs
 from trioq.clock import Clock, SystemClock
-from trioq.errors import BrokerBug
+from trioq.errors import BrokerBug, StartupError
 
 _log = logs.get_logger("trioq.supervise")
 
@@ -60,7 +60,8 @@ async def supervise(
 
     Raises the service's own exception when it failed more than `policy.max_restarts`
     times within `policy.window_s`, and at once when it is, or contains, a BrokerBug: data
-    is owned behind it and nobody knows in which state. Cancellation passes through.
+    is owned behind it and nobody knows in which state. So does a StartupError: the broker is
+    not to run. Cancellation passes through.
     """
     clock = clock or SystemClock()
     failures: deque[float] = deque()
@@ -68,7 +69,7 @@ async def supervise(
         try:
             await service()
         except Exception as error:
-            if is_broker_bug(error):
+            if _must_pass(error):
                 raise
             now_s = clock.monotonic_s()
             while failures and now_s - failures[0] > policy.window_s:
@@ -100,6 +101,12 @@ async def start_supervised(
                 task_status.started()
 
     await supervise(name, partial(service, task_status=_FirstStart()))
+
+
+def _must_pass(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return any(map(_must_pass, error.exceptions))
+    return isinstance(error, BrokerBug | StartupError)
 
 
 def is_broker_bug(error: BaseException) -> bool:

@@ -87,6 +87,23 @@ async def test_after_a_gap_in_which_the_session_ended_the_next_one_is_asked():
         nursery.cancel_scope.cancel()
 
 
+async def test_safety_12_an_answer_from_before_another_gap_does_not_count():
+    store, clock = Store(), ManualClock()
+    async with trio.open_nursery() as nursery:
+        pulse = pulse_of(store, clock)
+        await nursery.start(pulse.run)
+        clock.advance(SESSION_S)
+        assert pulse.is_shut(clock.monotonic_s())
+        await trio.testing.wait_all_tasks_blocked()
+        assert store.asked == 1
+        clock.advance(SESSION_S)
+        store.answers.set()  # what was asked is answered now, but all has stood still again
+        await pulse.opened()
+        assert store.asked == 2
+        assert not pulse.is_shut(clock.monotonic_s())
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_metastore_out_of_reach_keeps_the_gate_shut_for_a_while_only(autojump_clock):
     store, clock = Store(), ManualClock()
     async with trio.open_nursery() as nursery:

@@ -161,6 +161,25 @@ async def test_a_feed_trimmed_to_nothing_still_has_a_position(metastore):
     assert follower.image.broker_configs[""] == {"k": "2"}
 
 
+async def test_safety_3_a_store_that_went_back_in_time_is_not_followed(metastore):
+    """Else what was created since would be dropped, with its data."""
+    swaps = []
+    follower = ImageFollower(metastore, on_swap=lambda *both: swaps.append(both))
+    await add_topic(metastore, "old")
+    await follower.load()
+    backup = await metastore.children(layout.FEED_ENTRIES)
+    await add_topic(metastore, "new")
+    await follower.catch_up()
+    assert sorted(follower.image.topics) == ["new", "old"]
+    (entry,) = set(await metastore.children(layout.FEED_ENTRIES)) - set(backup)
+    await metastore.delete(f"{layout.FEED_ENTRIES}/{entry}", 0)
+    swaps.clear()
+    with pytest.raises(StartupError, match=r"went back in time, from change \d+ to \d+"):
+        await follower.load()
+    assert not swaps
+    assert sorted(follower.image.topics) == ["new", "old"]
+
+
 async def test_trimming_is_fenced(metastore):
     for number in range(5):
         await set_config(metastore, number)

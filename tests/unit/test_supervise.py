@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trioq.clock import ManualClock
-from trioq.errors import BrokerBug
+from trioq.errors import BrokerBug, StartupError
 from trioq.supervise import RestartPolicy, supervise
 
 POLICY = RestartPolicy(first_delay_s=1, max_delay_s=8, jitter=0, max_restarts=3, window_s=100)
@@ -47,6 +47,17 @@ async def test_a_service_that_returns_is_done() -> None:
     await _run(service, slept)
     assert service.starts == 1
     assert slept == []
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("error", [BrokerBug("a log"), StartupError("it is not to run")])
+async def test_some_errors_are_not_tried_again(error: Exception) -> None:
+    group = ExceptionGroup("nursery", [OSError(), ExceptionGroup("inner", [error])])
+    for raised in (error, group):
+        service, slept = Service([raised]), []
+        with pytest.raises((type(error), ExceptionGroup)):
+            await _run(service, slept)
+        assert slept == []
 
 
 @pytest.mark.trio

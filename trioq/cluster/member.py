@@ -23,8 +23,9 @@ from trioq.cluster.log_ends import ask_log_ends
 from trioq.cluster.membership import Membership
 from trioq.cluster.pulse import Pulse
 from trioq.controller.controller import Controller
+from trioq.errors import StartupError
 from trioq.metastore.image_audit import ImageAudit
-from trioq.metastore.store import SessionLost
+from trioq.metastore.store import NoNode, SessionLost
 from trioq.net.peer import Peers
 from trioq.replication.fetchers import ReplicaFetchers, ReplicationGauges
 from trioq.replication.isr_keeper import IsrKeeper
@@ -102,6 +103,12 @@ class Member:
                 await self._follower.run(task_status=task_status)
             except* SessionLost:
                 pass
+            except* NoNode as missing:
+                raise StartupError(
+                    f"{self._metastore.address.described()} holds no cluster any more "
+                    f"({missing.exceptions[0]} is missing): it was emptied, or another one answers "
+                    "there. This broker stops"
+                ) from missing
             await session.ended(generation)
 
     async def replicate(

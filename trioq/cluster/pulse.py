@@ -65,7 +65,6 @@ class Pulse:
                 "the loop stood still; nothing is served until the metastore answers",
                 stood_still_s=round(gap_s, 1),
             )
-            self._opened = trio.Event()
             self._shut.set()
         return self._gap.is_shut
 
@@ -82,7 +81,7 @@ class Pulse:
         try:
             async with trio.open_nursery() as pulse_nursery:
                 pulse_nursery.start_soon(self._open_after_gaps)
-                self._gap.look(self._clock.monotonic_s())
+                self._gap.begin(self._clock.monotonic_s())
                 thread.start()
                 task_status.started()
                 while True:
@@ -99,12 +98,16 @@ class Pulse:
         while True:
             await self._shut.wait()
             self._shut = trio.Event()
+            gaps = self._gap.gaps
             with trio.move_on_after(self._gap.limit_s) as patience:
                 await self._catch_up()
+            self.is_shut(self._clock.monotonic_s())  # or has it stood still again meanwhile?
+            if not self._gap.open(gaps):
+                continue
             if patience.cancelled_caught:
                 _log.warning("the metastore is out of reach; serving what is led here all the same")
-            self._gap.open()
             self._opened.set()
+            self._opened = trio.Event()
 
     async def _catch_up(self) -> None:
         """Bring the image up to now."""

@@ -24,25 +24,33 @@ class GapState:
     of a session, so two looks are further apart only if nothing ran in between.
     """
 
-    __slots__ = ("is_shut", "last_look_s", "limit_s")
+    __slots__ = ("gaps", "is_shut", "last_look_s", "limit_s")
 
     def __init__(self, session_timeout_s: float, now_s: float) -> None:
         self.limit_s = GAP_SHARE * session_timeout_s
         self.last_look_s = now_s
+        self.gaps = 0
+        """How many there have been."""
         self.is_shut = False
 
+    def begin(self, now_s: float) -> None:
+        """From now on the loop looks often enough."""
+        self.last_look_s = now_s
+
     def look(self, now_s: float) -> float:
-        """Note that the loop runs; returns the gap that this look has shut it for, else 0."""
+        """Note that the loop runs; returns the length of a gap that ends with this look, else 0."""
         gap_s = now_s - self.last_look_s
         self.last_look_s = now_s
-        if gap_s <= self.limit_s or self.is_shut:
+        if gap_s <= self.limit_s:
             return 0.0
+        self.gaps += 1
         self.is_shut = True
         return gap_s
 
-    def open(self) -> None:
-        """What has changed in the gap is known now."""
-        self.is_shut = False
+    def open(self, gaps: int) -> bool:
+        """What changed in the first `gaps` gaps is known now: open, unless there was one more."""
+        self.is_shut = self.gaps != gaps
+        return not self.is_shut
 
 
 class Verdict(Enum):

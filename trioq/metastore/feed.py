@@ -14,6 +14,7 @@ from typing import Final
 
 import trio
 
+from trioq.errors import StartupError
 from trioq.metastore import layout, store
 from trioq.metastore.image import BrokerImage, Change, ClusterImage, FeedEntry, is_in_image
 
@@ -170,7 +171,11 @@ class ImageFollower:
                     await self.catch_up()
 
     async def load(self) -> None:
-        """Read everything in bulk and swap."""
+        """Read everything in bulk and swap.
+
+        Raises StartupError where that is older than what was known already: partitions that it
+        lacks would be dropped with their data.
+        """
         async with self._lock:
             await self._load()
 
@@ -178,6 +183,13 @@ class ImageFollower:
         image: ClusterImage | None = None
         while image is None:
             image = await self._read_image()
+        if image.position < self.image.position:
+            raise StartupError(
+                f"the metastore went back in time, from change {self.image.position} to "
+                f"{image.position}: it was replaced, or restored from a backup. This broker stops "
+                "rather than drop what the metastore has forgotten; restore a newer backup, or "
+                "start it again to serve what both know"
+            )
         self._swap(image)
 
     async def _read_image(self) -> ClusterImage | None:
