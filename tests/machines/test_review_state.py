@@ -126,6 +126,16 @@ def test_brokers_that_do_not_answer_are_asked_again():
     assert look(state, at, 5.0 + ASK_AGAIN_S).ask == {1: [(TOPIC, 0)]}
 
 
+def test_nothing_is_kept_of_a_deleted_topic():
+    dead = STATE._replace(leader=-1, last_leader=1, isr=(1, 2), broker_epochs=(10, 20))
+    state = review_state()
+    at = image(dead, live={**ALL, 1: 11, 2: 21}, unclean={1, 2})
+    look(state, at)
+    state.answered(1, 11, {(TOPIC, 0): LogEnd(5, 100)})
+    look(state, ClusterImage(brokers=at.brokers))
+    assert (state.offline, state._logs, state._asked_at_s) == ({}, {}, {})
+
+
 def test_an_unclean_election_asks_first_and_goes_on_with_whoever_answered():
     config = {"unclean.leader.election.enable": "true"}
     dead = STATE._replace(leader=-1, last_leader=1, isr=(1,), broker_epochs=(10,))

@@ -180,8 +180,7 @@ class ReviewState:
         if image.broker_configs != self._seen.broker_configs:
             self._is_first = True
         self._use(image)
-        for gone in self.offline.keys() - image.topics_by_id.keys():
-            del self.offline[gone]
+        self._forget_deleted(image)
         if self._is_first:
             topics = list(image.topics_by_id.values())
         else:
@@ -195,6 +194,13 @@ class ReviewState:
         self._is_first = False
         self._seen = image
         return topics
+
+    def _forget_deleted(self, image: ClusterImage) -> None:
+        for gone in self.offline.keys() - image.topics_by_id.keys():
+            del self.offline[gone]
+        for told in (self._logs, self._asked_at_s):
+            for key in [key for key in told if key[0] not in image.topics_by_id]:
+                del told[key]
 
     def _use(self, image: ClusterImage) -> None:
         self._live = live_brokers(image)
