@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import compileall
 import contextlib
+import functools
 import os
 import select
 import socket
@@ -111,6 +113,16 @@ def wait_for_port(process: subprocess.Popen[bytes], port: int, log_path: Path) -
     raise BenchError(f"{process.args!r} did not get ready:\n{log_path.read_text()[-2000:]}")
 
 
+@functools.cache
+def compile_broker() -> None:
+    """Have bytecode of every module of the broker, as installing it leaves it.
+
+    Without it a start is mostly compiling where the checkout is new or the environment says
+    PYTHONDONTWRITEBYTECODE, which `import trio` never is.
+    """
+    compileall.compile_dir(ROOT / "trioq", quiet=2)
+
+
 @contextmanager
 def running_broker(
     settings: Mapping[str, str] | None = None,
@@ -123,6 +135,7 @@ def running_broker(
     With `data_dir` the data stays. `module` is what is run instead of the command (see
     bench/path/busy_broker.py). Raises BenchError with its log if it does not get ready.
     """
+    compile_broker()
     with scratch_directory() as scratch:
         log_path = scratch / "stderr.log"
         data = data_dir or scratch / "data"
