@@ -10,6 +10,7 @@ from tests.fuzz.targets import (
     compaction,
     files,
     groups,
+    lane,
     logs,
     metastore,
     tools,
@@ -29,6 +30,7 @@ TARGETS: dict[str, Target] = {
         tools,
         metastore,
         groups,
+        lane,
     )
     for target in module.TARGETS
 }
