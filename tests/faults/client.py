@@ -39,6 +39,8 @@ from trioq.wire.messages.produce import (
 
 TIMEOUT_S = 30.0
 VERSIONS = {
+    ApiKey.CREATE_PARTITIONS: 3,
+    ApiKey.INCREMENTAL_ALTER_CONFIGS: 1,
     ApiKey.PRODUCE: 9,
     ApiKey.FETCH: 11,
     ApiKey.LIST_OFFSETS: 7,

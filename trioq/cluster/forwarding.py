@@ -58,8 +58,8 @@ _log = logs.get_logger("trioq.cluster")
 FORWARDED_BY: Final = "trioq-forwarded-by-"
 """What the client id of a request that was passed on begins with."""
 
-PATIENCE_S: Final = 30.0
-"""How long a request waits for a controller that answers."""
+PATIENCE_S: Final = 20.0
+"""How long a request waits for a controller that answers: less than clients wait."""
 
 ROLE_PATIENCE_S: Final = 2.0
 """How long a request that was passed on waits for the controller's role to come here."""
