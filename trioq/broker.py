@@ -94,6 +94,7 @@ class Broker:
         self._starting: trio.CancelScope | None = None
         self._is_sound = False
         """The logs were recovered, where they had to be."""
+        self._was_clean = False
         self._member: Member | None = None
 
     def stop(self) -> None:
@@ -145,11 +146,22 @@ class Broker:
                     raise
                 finally:
                     # After a bug nobody vouches for the logs: the next start checks them.
+                    is_clean = is_clean and self._is_accounted_for()
                     with trio.CancelScope(shield=True):
                         await trio.to_thread.run_sync(partial(log_dirs.close, clean=is_clean))
         finally:
             for lock in locks.values():
                 lock.release()
+
+    def _is_accounted_for(self) -> bool:
+        """Whether the cluster knows of an unclean stop before this start, if there was one.
+
+        If it does not, this stop must not pass for a clean one: the next registration would say
+        that nothing is missing of what this broker held in its last (rule 6 of SAFETY).
+        """
+        if self._was_clean or not self.config.is_clustered:
+            return True
+        return self._member is not None and self._member.membership.registration is not None
 
     def _open_metastore(self, data_dir: str) -> AbstractAsyncContextManager[Metastore]:
         if not self.config.is_clustered:
@@ -184,7 +196,7 @@ class Broker:
     ) -> None:
         """Build and nest the parts; see the module's docstring."""
         recovered = 0
-        was_clean = all(one.was_clean for one in log_dirs.dirs)
+        was_clean = self._was_clean = all(one.was_clean for one in log_dirs.dirs)
         if not was_clean:
             recovered = await trio.to_thread.run_sync(log_dirs.recover)
         self._is_sound = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,11 @@ import trio
 import trio.testing
 
 from trioq.broker import Broker, StoppedAtStart, _is_orderly
+from trioq.cluster.membership import Membership
 from trioq.config import BrokerConfig
 from trioq.errors import BrokerBug, MetastoreError, StartupError
 from trioq.metastore.bootstrap import RegistrationTaken
+from trioq.metastore.embedded import EmbeddedMetastore, open_embedded
 from trioq.storage.log_dir_files import CLEAN_SHUTDOWN_FILE
 
 
@@ -94,4 +97,47 @@ def test_logs_that_were_not_checked_are_not_vouched_for(tmp_path, monkeypatch):
     assert not mark.exists()
     monkeypatch.undo()
     run_until_stopped(broker_in(tmp_path))
+    assert mark.exists()
+
+
+class Store(EmbeddedMetastore):
+    """An embedded store in the place of ZooKeeper."""
+
+    session_timeout_s = 6.0
+
+    async def sync(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+def test_a_stop_is_not_clean_while_the_cluster_has_not_heard_of_an_unclean_one(
+    tmp_path, monkeypatch
+):
+    """SAFETY rule 6: crashed, started, stopped before it was registered: no clean life."""
+
+    @asynccontextmanager
+    async def connect(*_arguments):
+        async with open_embedded(tmp_path / "metastore.sqlite") as opened:
+            opened.__class__ = Store
+            yield opened
+
+    monkeypatch.setattr("trioq.cluster.connect.connect", connect)
+    mark = tmp_path / "data" / CLEAN_SHUTDOWN_FILE
+
+    def cluster_broker() -> Broker:
+        return broker_in(tmp_path / "data", metastore="zookeeper://127.0.0.1:1")
+
+    run_until_stopped(cluster_broker())
+    assert mark.exists()
+    mark.unlink()  # as after a crash
+    with monkeypatch.context() as patch, pytest.RaisesGroup(StoppedAtStart):
+        broker = cluster_broker()
+
+        async def wait_for_the_old_session(_self):
+            broker.stop()
+            await trio.sleep_forever()
+
+        patch.setattr(Membership, "_register", wait_for_the_old_session)
+        run_until_stopped(broker)
+    assert not mark.exists()
+    run_until_stopped(cluster_broker())
     assert mark.exists()
