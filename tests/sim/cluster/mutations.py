@@ -8,7 +8,6 @@ from typing import Any
 from unittest.mock import patch
 
 from tests.sim.cluster.fetching import Fetching
-from tests.sim.cluster.isr_changes import IsrChanges
 from tests.sim.cluster.metastore import Metastore
 from tests.sim.cluster.model_log import ModelLog
 from tests.sim.cluster.process import Process
@@ -38,20 +37,6 @@ def _shrink_at_once() -> Patch:
         self._counted = tuple(self._followers[one] for one in members if one != self.local_id)
 
     return patch.object(IsrState, "propose", broken)
-
-
-def _forget_open() -> Patch:
-    """Rule 8: a node that was read back unchanged is taken for one that will not be written."""
-    read_back = IsrChanges._read_back
-
-    def broken(self: IsrChanges, result: Any) -> None:
-        read_back(self, result)
-        isr = self._process.partition.isr
-        if isr is not None:
-            isr._open_epochs = {}
-            self._process.partition.withdraw_isr()
-
-    return patch.object(IsrChanges, "_read_back", broken)
 
 
 def _join_early() -> Patch:
@@ -238,7 +223,6 @@ MUTATIONS: dict[str, Callable[[], Patch]] = {
     for function in (
         _no_union,
         _shrink_at_once,
-        _forget_open,
         _join_early,
         _truncate_to_high_watermark,
         _truncate_by_offset,
@@ -260,27 +244,26 @@ MUTATIONS: dict[str, Callable[[], Patch]] = {
     )
 }
 
+_CONTENDED = {
+    "faults": ("isolate", "prefer"),
+    "fault_each_ms": 60,
+    "write_each_ms": 10,
+    "slow": 0.1,
+}
+_DISKS = {"flush_policy": "os", "sync_each_ms": 3000}
+
 FAVOURED: dict[str, dict[str, Any]] = {
-    "forget_open": {
-        "faults": ("one-way", "isolate"),
-        "fault_each_ms": 60,
-        "loss": 0.15,
-        "lag_ms": 100,
+    "truncate_by_offset": {**_CONTENDED, "slow": 0},
+    "positions_stay": {**_CONTENDED, "fault_each_ms": 40, "write_each_ms": 5},
+    "stale_answers": _CONTENDED,
+    "no_elr": {**_DISKS, "faults": ("power", "kill")},
+    "always_clean": {**_DISKS, "faults": ("power", "clean")},
+    "unsynced_counts": {
+        "faults": ("outage",),
+        "fault_each_ms": 120,
+        "flush_policy": "commit",
+        "commit_ms": 200,
         "write_each_ms": 10,
     },
-    "positions_stay": {
-        "faults": ("isolate", "prefer"),
-        "fault_each_ms": 40,
-        "write_each_ms": 5,
-        "slow": 0.1,
-    },
-    "truncate_by_offset": {"faults": ("kill", "pause", "prefer"), "slow": 0.1},
-    "no_elr": {"faults": ("power", "kill"), "flush_policy": "os", "sync_each_ms": 3000},
-    "unsynced_counts": {
-        "faults": ("power", "outage"),
-        "flush_policy": "commit",
-        "commit_ms": 60,
-    },
-    "always_clean": {"faults": ("power", "clean"), "flush_policy": "os", "sync_each_ms": 3000},
 }
 """Settings under which a mutation shows soon."""

@@ -26,10 +26,14 @@ class Settings:
     faults: tuple[str, ...]
     fault_each_ms: float
     loss: float
+    unanswered: float
+    """How many operations the metastore does not answer."""
     slow: float
     """How many messages take up to `slow_ms`."""
     sync_each_ms: float
     slow_ms: float = 400.0
+    late: float = 0.5
+    """How many of what it does not answer it does, and how many of these late."""
     commit_ms: float = 6.0
     """The longest that a sync takes with flush.policy=commit."""
     session_ms: float = 400.0
@@ -44,12 +48,14 @@ def settings_of(seed: int) -> Settings:
     """A few kinds of faults at a time find more than all at once."""
     random = Random(seed * 7 + 1)
     faults = tuple(random.sample(FAULTS, random.randint(1, 5)))
+    loss = random.choice([0, 0, 0.01, 0.05])
     return Settings(
         brokers=4 if "reassign" in faults else 3,
         flush_policy=random.choice(["os", "commit"]),
         faults=faults,
         fault_each_ms=random.choice([60, 120, 250]),
-        loss=random.choice([0, 0, 0.01, 0.05]),
+        loss=loss,
+        unanswered=loss,
         slow=random.choice([0, 0.01, 0.05]),
         sync_each_ms=random.choice([100, 400, 3000]),
     )

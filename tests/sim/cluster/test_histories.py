@@ -14,7 +14,7 @@ from tests.sim.cluster.settings import FAULTS, settings_of
 
 HISTORIES = 2000
 CHUNK = 250
-MUTATED_HISTORIES = 800
+MUTATED_HISTORIES = 1500
 
 
 @pytest.mark.parametrize("first", range(0, HISTORIES, CHUNK))

@@ -130,11 +130,11 @@ class World:
         random, broker = self.random, process.broker.broker_id
         session = process.session
         is_cut = broker in self.cut_off
-        lost = is_cut or (not self.is_healed and random.random() < self.settings.loss)
-        arrives = not lost or (not is_cut and random.random() < 0.5)
+        lost = is_cut or (not self.is_healed and random.random() < self.settings.unanswered)
+        arrives = not lost or (not is_cut and random.random() < self.settings.late)
         at_ms = max(self.now_ms + self.delay_ms(), process.last_arrival_ms + 0.01)
         process.last_arrival_ms = at_ms
-        if lost and random.random() < 0.5:
+        if lost and random.random() < self.settings.late:
             at_ms += random.uniform(0, 2 * self.settings.session_ms)
 
         def arrive() -> None:
