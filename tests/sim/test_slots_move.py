@@ -17,7 +17,7 @@ from tests.sim.group_world import (
     start_sync,
 )
 from tests.sim.slot_world import SlotWorld, simulated
-from trioq.errors import CoordinatorNotAvailable, NotCoordinator
+from trioq.errors import CoordinatorLoadInProgress, CoordinatorNotAvailable, NotCoordinator
 from trioq.metastore import layout
 from trioq.metastore.session import SessionState
 from trioq.metastore.store import ANY_VERSION, MetastoreUnavailable
@@ -92,6 +92,31 @@ async def test_members_of_a_group_go_on_at_the_new_coordinator(world):
                 "g", lambda groups, member=member: start_sync(groups, "g", member, plan)
             )
             assert synced.assignment == member.member_id.encode()
+
+
+@simulated
+async def test_groups_are_listed_when_all_of_them_are_coordinated(world):
+    """A list without those that nobody leads at the moment would pass for the whole."""
+    async with world.brokers(1, 2) as (one, two):
+        for group_id in IDS:
+            await world.commit(group_id, {0: 1})
+
+        def listed() -> set[str]:
+            return {
+                group.group_id for member in (one, two) for group in member.groups.list_groups()
+            }
+
+        assert listed() == set(IDS)
+        world.lose_session(1)
+        await world.publish()
+        assert isinstance(two.groups.list_groups(), CoordinatorLoadInProgress)
+        assert isinstance(one.groups.list_groups(), CoordinatorNotAvailable)
+        world.reconnect(1)
+        await world.publish()
+        assert isinstance(one.groups.list_groups(), CoordinatorLoadInProgress)
+        await world.control()
+        await wait_all_tasks_blocked()
+        assert listed() == set(IDS)
 
 
 @simulated

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from trioq.coordinator.consumer_requests import ConsumerGroupDescription
 
 _NO_LEASE: Final = CoordinatorNotAvailable("This broker has lost touch with the metastore.")
+_LEADERLESS: Final = CoordinatorLoadInProgress("Some groups have no coordinator at the moment.")
 _NOT_FOUND: Final = GroupIdNotFound("There is no such group.")
 
 
@@ -39,6 +40,8 @@ def list_groups(groups: GroupRegistry) -> list[GroupOverview] | KafkaError:
     """
     if groups.slots.lease_refusal() is not None:
         return _NO_LEASE
+    if not groups.slots.are_all_led():
+        return _LEADERLESS
     for slot in groups.slots:
         if isinstance(slot.refusal, CoordinatorLoadInProgress):
             return slot.refusal

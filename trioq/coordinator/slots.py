@@ -169,14 +169,18 @@ class LedSlots:
             return None
         number = Slots(len(image.slots)).slot_of(group_id)
         state = image.slots[number]
-        broker = image.brokers.get(state.leader)
-        if broker is None or broker.broker_epoch != state.broker_epoch:
+        if not _has_live_leader(image, state):
             return None
         if state.leader == self._broker_id:
             slot = self._led.get(number)
             if slot is None or not slot.is_led or self.lease_refusal() is not None:
                 return None
         return state.leader
+
+    def are_all_led(self) -> bool:
+        """Whether every slot of the cluster has a live leader, here or elsewhere."""
+        image = self._image()
+        return bool(image.slots) and all(_has_live_leader(image, one) for one in image.slots)
 
     def lease_refusal(self) -> KafkaError | None:
         """What to answer instead of anything else once the lease has ended (SAFETY rule 12)."""
@@ -270,3 +274,8 @@ class LedSlots:
                     may_have_writes=self._led_before.get(number) == state.epoch,
                 )
                 self._on_lead(slot)
+
+
+def _has_live_leader(image: ClusterImage, state: SlotImage) -> bool:
+    broker = image.brokers.get(state.leader)
+    return broker is not None and broker.broker_epoch == state.broker_epoch
