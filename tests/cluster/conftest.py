@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.cluster.harness import Cluster, running_clusters, standard
+from tests.faults.conftest import mount_tmpfs  # noqa: F401  a fixture
 
 LOG_TAIL_LINES = 60
 

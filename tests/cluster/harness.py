@@ -141,6 +141,7 @@ class Cluster:
         network: Network | None = None,
         bent: Collection[int] = (),
         ensemble: Sequence[ZooKeeperServer] = (),
+        data_dirs: Mapping[int, Path] | None = None,
     ) -> None:
         self.directory = directory
         self.network = network
@@ -158,6 +159,8 @@ class Cluster:
         self._base = f"127.{64 + os.getpid() % 128}.{next(_numbers) % 256}"
         for number in range(1, brokers + 1):
             self.add(number, bent=number in bent)
+        for number, path in (data_dirs or {}).items():
+            self.brokers[number].data_dir = path
 
     def _zookeepers(self, count: int) -> list[ZooKeeperServer]:
         if self.network is None:
