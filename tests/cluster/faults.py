@@ -355,7 +355,6 @@ def every_session_expires(scene: Scene) -> None:
     for number in cluster.brokers:
         cut_from_zookeeper(scene, number)
     time.sleep(BEYOND_SESSION_S)
-    scene.goes_on()
     assert cluster.network is not None
     cluster.network.heal()
     scene.note("ZooKeeper is reached again")

@@ -128,6 +128,9 @@ class BrokerProcess:
         """Host and port of the broker that coordinates the group."""
         return self.host, self.port
 
+    def settle(self) -> None:
+        """Return when every broker knows what any of them has answered: one knows at once."""
+
     @property
     def controller_id(self) -> int:
         return self.node_id

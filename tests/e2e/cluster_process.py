@@ -8,6 +8,7 @@ Where a test connects by itself, `host` and `port` are of the broker that leads 
 from __future__ import annotations
 
 import signal
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from typing import Any
 from tests.cluster.harness import Cluster
 from tests.e2e.broker_process import STOP_TIMEOUT_S, BrokerProcess
 from tests.zookeeper.server import ZooKeeperServer
+
+SESSION_TIMEOUT_MS = "6000"
+"""Machines that run tests are busy: a broker that stands still for less is missed by nobody."""
 
 
 class ClusterProcess(BrokerProcess):
@@ -34,7 +38,11 @@ class ClusterProcess(BrokerProcess):
     ) -> None:
         super().__init__(directory, settings=settings, arguments=arguments, environment=environment)
         self.topic: str | None = None
-        self.cluster = Cluster(directory, ensemble=ensemble, settings=settings)
+        self.cluster = Cluster(
+            directory,
+            ensemble=ensemble,
+            settings={"zookeeper.session.timeout.ms": SESSION_TIMEOUT_MS, **(settings or {})},
+        )
         for broker in self._brokers:
             broker.arguments += arguments
             broker.environment.update(environment or {})
@@ -78,6 +86,20 @@ class ClusterProcess(BrokerProcess):
     def address(self) -> str:
         return self.cluster.bootstrap
 
+    def settle(self) -> None:
+        """A change that is seen everywhere is behind all that was changed before it."""
+        name = f"settle-{uuid.uuid4().hex[:8]}"
+        self.cluster.create(name, replicas=1)
+        with self.cluster.client(self.cluster.controller()) as client:
+            assert client.delete(name) == 0
+        self.cluster.until(
+            lambda: all(
+                self.cluster.view(name, asked=number).partitions == {}
+                for number in self.cluster.up()
+            ),
+            "what was deleted is gone everywhere",
+        )
+
     @property
     def nodes(self) -> dict[int, str]:
         return {broker.number: broker.address for broker in self._brokers}
@@ -96,9 +118,9 @@ class ClusterProcess(BrokerProcess):
 
     @property
     def one(self) -> Any:
-        """The broker that leads partition 0 of the topic, and knows it; else any."""
+        """The broker that leads partition 0 of the topic, and knows it; else the first."""
         number = 0
-        if topic := self.topic or self._only_topic():
+        if self.running and (topic := self.topic or self._only_topic()):
             found = self.cluster.view(topic).partitions
             if (topic, 0) in found:
                 number = self._leader(topic)
