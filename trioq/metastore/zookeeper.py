@@ -212,7 +212,7 @@ class ZooKeeperMetastore(store.Metastore):
 
     @property
     def session_timeout_s(self) -> float:
-        """What the server has granted, at most what was asked for."""
+        """What the server has granted."""
         return self._negotiated.session_timeout_s
 
     def give_up(self) -> None:

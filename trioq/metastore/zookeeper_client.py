@@ -78,7 +78,7 @@ def client_of(address: ZooKeeperAddress, told: Told) -> KazooClient:
 
 
 class Negotiated:
-    """The session timeout that the server has granted, which may be less than was asked for.
+    """The session timeout that the server has granted: its limits may be others than was asked.
 
     Written in kazoo's thread before the first answer of a session is read; any thread reads it.
     """
@@ -92,5 +92,13 @@ class Negotiated:
     def _noted(self, *server: Any) -> tuple[float, float]:
         read_timeout_ms, connect_timeout_ms = self._connect(*server)
         # kazoo reads for two thirds of what was granted.
-        self.session_timeout_s = min(self._asked_s, read_timeout_ms * 1.5 / 1000)
+        granted_s = round(read_timeout_ms * 1.5 / 1000, 3)
+        if granted_s not in {self._asked_s, self.session_timeout_s}:
+            _log.warning(
+                "ZooKeeper grants another session timeout than was asked for",
+                asked_s=self._asked_s,
+                granted_s=granted_s,
+                limits="2 to 20 of the servers' ticks, or minSessionTimeout, maxSessionTimeout",
+            )
+        self.session_timeout_s = granted_s
         return read_timeout_ms, connect_timeout_ms
