@@ -76,3 +76,21 @@ def test_make_targets_and_links_exist(page):
     assert set(re.findall(r"(?:^|`)make ([a-z]+)\b", text, re.MULTILINE)) <= targets
     for link in re.findall(r"\]\(([^)#:]+)\)", text):
         assert ((ROOT / page).parent / link).exists() or link.endswith("architecture.md"), link
+
+
+def test_every_rule_that_keeps_data_has_tests_that_exist():
+    from tests.sim.cluster.mutations import MUTATIONS
+
+    section = (ROOT / "docs" / "reliability.md").read_text().rpartition("\n## Each rule")[2]
+    rows = re.findall(r"^\| (\d+) \| .+? \| (.+) \|$", section, re.MULTILINE)
+    assert [int(number) for number, _ in rows] == list(range(1, 19))
+    broken = set()
+    for tests in [*(tests for _, tests in rows), section[section.rindex("Truncation") :]]:
+        where = None
+        for file, name in re.findall(r"`([\w/]+\.py)?::(test_\w+)`", tests):
+            where = ROOT / "tests" / file if file else where
+            assert f"def {name}(" in where.read_text(), f"{where}::{name}"
+        assert where is not None
+        _, _, mutations = tests.partition("broken: ")
+        broken |= set(re.findall(r"`(\w+)`", mutations))
+    assert broken == MUTATIONS.keys() - {"unclean"}

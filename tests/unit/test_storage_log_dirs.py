@@ -23,6 +23,7 @@ from tests.unit.storage_support import (
 from trioq import logs
 from trioq.clock import ManualClock
 from trioq.errors import KafkaStorageError, StartupError
+from trioq.storage.checkpoints import encode_offsets
 from trioq.storage.disk import OsDisk
 from trioq.storage.log_dir_files import partition_of
 from trioq.storage.log_dirs import LogDirs
@@ -178,6 +179,22 @@ def test_damaged_checkpoint_means_recovery():
     dirs = open_dirs(disk)
     assert dirs.recover() == 1
     assert dirs.log(TP, TOPIC_ID, Config()).log_end_offset == 1
+
+
+@pytest.mark.parametrize(("kept", "loaded"), [(0, 2), (3, 3), (99, 4)])
+def test_rule_11_a_high_watermark_that_is_loaded_lies_within_its_log(kept, loaded):
+    """SAFETY rule 11: what was kept may be older than a deletion, or newer than a torn tail."""
+    disk = MemoryDisk()
+    dirs = open_dirs(disk)
+    log = dirs.log(TP, TOPIC_ID, Config())
+    for value in (b"a", b"b", b"c", b"d"):
+        put(log, value)
+    log.set_high_watermark(4)
+    log.delete_records(2)
+    dirs.close()
+    disk.write_file("/data/replication-offset-checkpoint", encode_offsets({TP: kept}))
+    log = open_dirs(disk).log(TP, TOPIC_ID, Config())
+    assert (log.log_start_offset, log.high_watermark, log.log_end_offset) == (2, loaded, 4)
 
 
 def test_log_without_checkpoint_is_recovered_alone():
