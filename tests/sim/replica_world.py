@@ -57,7 +57,7 @@ class Asked:
     """What a leader holds of one partition of a session."""
 
     def __init__(self) -> None:
-        self.offset = self.epoch = self.leader_epoch = self.max_bytes = -1
+        self.offset = self.epoch = self.leader_epoch = self.max_bytes = self.start = -1
         self.told = (-1, -1)
 
 
@@ -143,6 +143,7 @@ class FakeChannel:
                 asked.offset, asked.epoch = one.fetch_offset, one.last_fetched_epoch
                 asked.leader_epoch = one.current_leader_epoch
                 asked.max_bytes = one.partition_max_bytes
+                asked.start = one.log_start_offset
         for forgotten in request.forgotten_topics_data:
             for number in forgotten.partitions:
                 self.session.pop((forgotten.topic_id, number), None)
@@ -195,6 +196,7 @@ class FakeChannel:
                 current_leader_epoch=asked.leader_epoch,
                 last_fetched_epoch=asked.epoch,
                 now_s=trio.current_time(),
+                log_start_offset=asked.start,
             )
         except KafkaError as error:
             answer.error_code, answer.high_watermark = error.code, -1

@@ -239,7 +239,15 @@ def test_deleted_records_go_on_followers_too() -> None:
         for _ in range(10):
             world.produce(b"x" * 300)
         await world.settled()
-        world.leader().partition().delete_records(7)
+        leader = world.leader().partition()
+        world.cuts = {(1, 3)}
+        leader.delete_records(7)
+        await trio.sleep(1)
+        assert world.brokers[2].log().log_start_offset == 7
+        assert not leader.is_deleted_below(7)
+        world.cuts = set()
+        await world.until(lambda: leader.is_deleted_below(7))
+        assert not leader.is_deleted_below(8)
         await world.settled()
         for broker in world.brokers.values():
             assert broker.log().log_start_offset == 7

@@ -23,7 +23,9 @@ from trioq.controller.topics import CreatedTopic, DeletedTopic, GrownTopic
 from trioq.errors import (
     InvalidConfig,
     InvalidPartitions,
+    KafkaError,
     MetastoreError,
+    NotLeaderOrFollower,
     OffsetOutOfRange,
     TopicAlreadyExists,
     UnknownTopicOrPartition,
@@ -289,9 +291,11 @@ def test_incremental_alter_configs(version: int) -> None:
 
 
 class Records:
-    """Stands for a Partition with records 3 .. 9."""
+    """Stands for a Partition with records 3 .. 9, whose followers delete at the `looks`th look."""
 
-    def __init__(self) -> None:
+    def __init__(self, looks: int = 0, error: type[KafkaError] | None = None) -> None:
+        self.looks = looks
+        self.error = error
         self.log = SimpleNamespace(
             log_dir=LogDirs.open(
                 ("/data",), cluster_id="c", node_id=1, disk=MemoryDisk(), clock=ManualClock()
@@ -302,6 +306,12 @@ class Records:
         if offset > 10:
             raise OffsetOutOfRange
         return 10 if offset == -1 else max(offset, 3)
+
+    def is_deleted_below(self, offset: int) -> bool:
+        if self.error is not None:
+            raise self.error
+        self.looks -= 1
+        return self.looks < 0
 
 
 @pytest.mark.parametrize("version", range(3))
@@ -326,6 +336,27 @@ def test_delete_records(version: int) -> None:
     found = [(one.error_code, one.low_watermark) for one in answer.topics[0].partitions]
     assert found == [(0, 5), (0, 10), (1, -1), (0, 3)]
     assert answer.topics[1].partitions[0].error_code == 3
+
+
+@pytest.mark.parametrize(
+    ("records", "timeout_ms", "found"),
+    [
+        (Records(3), 60_000, (0, 5)),
+        (Records(1 << 30), 50, (7, -1)),
+        (Records(error=NotLeaderOrFollower), 60_000, (6, -1)),
+    ],
+    ids=["followers follow", "they do not in time", "another leads now"],
+)
+def test_records_are_deleted_when_followers_have_deleted_them(records, timeout_ms, found) -> None:
+    partitions = SimpleNamespace(find=lambda _topic, _number: records)
+    asked = DeleteRecordsRequestPartition(partition_index=0, offset=5)
+    message = DeleteRecordsRequest(
+        topics=[DeleteRecordsRequestTopic(name="a", partitions=[asked])], timeout_ms=timeout_ms
+    )
+    image = SimpleNamespace(topics={})
+    answer = answered(handle_delete_records, message, 2, partitions=partitions, image=image)
+    (one,) = answer.topics[0].partitions
+    assert (one.error_code, one.low_watermark) == found
 
 
 class Ids:

@@ -33,6 +33,7 @@ class Follower:
         "end_offset",
         "fetched_s",
         "leader_end_offset",
+        "log_start_offset",
         "over_since_s",
     )
 
@@ -47,6 +48,8 @@ class Follower:
         self.fetched_s = now_s
         self.leader_end_offset = -1
         """The leader's end at its last fetch."""
+        self.log_start_offset = -1
+        """Where its log begins, as it said last; -1 if it did not."""
         self.over_since_s: float | None = None
         self.barred_epoch = -1
         """The broker epoch in which it was taken out of the ISR, and may not join before a time."""
@@ -193,6 +196,7 @@ class IsrState:
             follower.broker_epoch = broker_epoch
             follower.leader_end_offset = -1
             follower.end_offset = -1
+            follower.log_start_offset = -1
         if end_offset >= leader_end_offset:
             follower.caught_up_s = now_s
         elif 0 <= follower.leader_end_offset <= end_offset:
@@ -202,6 +206,17 @@ class IsrState:
         moved = end_offset != follower.end_offset
         follower.end_offset = end_offset
         return moved and follower.counted_epoch == broker_epoch
+
+    def record_start(self, replica_id: int, log_start_offset: int) -> None:
+        """A follower stated, with the fetch just recorded, where its log begins."""
+        self._followers[replica_id].log_start_offset = log_start_offset
+
+    def start_reached(self, offset: int) -> bool:
+        """Whether the log of every follower that counts begins at `offset` or above."""
+        return all(
+            follower.log_start_offset >= offset and follower.broker_epoch == follower.counted_epoch
+            for follower in self._counted
+        )
 
     def is_replica(self, replica_id: int) -> bool:
         """Whether it may fetch as a follower."""

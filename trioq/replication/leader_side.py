@@ -95,6 +95,7 @@ class LeaderSide(ProducingSide):
         current_leader_epoch: int,
         last_fetched_epoch: int,
         now_s: float,
+        log_start_offset: int = -1,
     ) -> ReadResult:
         """Note that a follower holds everything below `fetch_offset`, and find what it may read
         from there on: whole batches up to what is written.
@@ -103,6 +104,7 @@ class LeaderSide(ProducingSide):
             replica_id, broker_epoch: who fetches, and the epoch of its registration.
             last_fetched_epoch: of the batch below `fetch_offset` in its log; -1 if there is none.
             now_s: the broker's monotonic clock.
+            log_start_offset: where its log begins; -1 if it does not say.
 
         Raises:
             NotLeaderOrFollower, FencedLeaderEpoch, UnknownLeaderEpoch, OffsetOutOfRange,
@@ -135,6 +137,7 @@ class LeaderSide(ProducingSide):
         moved = isr.record_fetch(
             replica_id, broker_epoch, fetch_offset, leader_end_offset=end_offset, now_s=now_s
         )
+        isr.record_start(replica_id, log_start_offset)
         if moved:
             self._advance_high_watermark()
         if (
@@ -245,4 +248,16 @@ class LeaderSide(ProducingSide):
                 f"records can be deleted below the high watermark, {high_watermark}; "
                 f"{before_offset} was asked for"
             )
-        return self.log.delete_records(target)
+        start_offset = self.log.delete_records(target)
+        for listener in tuple(self._replica_listeners):
+            listener.progressed(self, 0)
+        return start_offset
+
+    def is_deleted_below(self, offset: int) -> bool:
+        """Whether no replica that may come to lead still has records below `offset`.
+
+        Raises NotLeaderOrFollower, KafkaStorageError.
+        """
+        if self._isr is None:
+            raise self._not_leader()
+        return self.log.log_start_offset >= offset and self._isr.start_reached(offset)

@@ -37,6 +37,7 @@ class FollowedPartition:
         "current_leader_epoch",
         "fetch_offset",
         "last_fetched_epoch",
+        "log_start_offset",
         "max_bytes",
         "number",
         "partition",
@@ -55,6 +56,7 @@ class FollowedPartition:
         max_bytes: int,
         current_leader_epoch: int,
         last_fetched_epoch: int,
+        log_start_offset: int = -1,
     ) -> None:
         self.topic = topic
         self.topic_id = topic_id
@@ -63,6 +65,7 @@ class FollowedPartition:
         self.max_bytes = max_bytes
         self.current_leader_epoch = current_leader_epoch
         self.last_fetched_epoch = last_fetched_epoch
+        self.log_start_offset = log_start_offset
         self.partition: Partition | None = None
         self.told_high_watermark = -1
         self.told_log_start_offset = -1
@@ -111,6 +114,7 @@ class FetchSession:
             known.max_bytes = followed.max_bytes
             known.current_leader_epoch = followed.current_leader_epoch
             known.last_fetched_epoch = followed.last_fetched_epoch
+            known.log_start_offset = followed.log_start_offset
         self.ready[known] = None
 
     def forget(self, topic: str, topic_id: TopicId, number: int) -> None:

@@ -83,6 +83,7 @@ class ReplicaAnswer(FetchAnswer):
             current_leader_epoch=followed.current_leader_epoch,
             last_fetched_epoch=followed.last_fetched_epoch,
             now_s=self._now_s,
+            log_start_offset=followed.log_start_offset,
         )
         if is_added and found.region is not None:
             self._ctx.added_replicas_budget.spend(found.region.length)

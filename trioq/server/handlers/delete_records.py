@@ -5,7 +5,10 @@ Behaviour:
   an offset at or below the log start changes nothing
 - OFFSET_OUT_OF_RANGE above the high watermark
 - segments that lie wholly below the new log start are removed at once
-- answered when the new log starts are on stable storage: after a crash no deleted record is back
+- answered when the new log starts are on stable storage here, and every in-sync follower has
+  said that its log begins there: after a crash, or with another leader, no deleted record is back
+- REQUEST_TIMED_OUT where followers take longer than timeout_ms; the records are deleted here, and
+  followers go on to do so
 
 Version notes: 2 flexible.
 """
@@ -14,7 +17,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trioq.errors import KafkaError, KafkaStorageError
+import trio
+
+from trioq.errors import KafkaError, KafkaStorageError, RequestTimedOut
 from trioq.server.handlers.partition_lookup import require_partition
 from trioq.storage.log_services import store_checkpoints
 from trioq.wire.messages.delete_records import (
@@ -30,6 +35,8 @@ if TYPE_CHECKING:
     from trioq.server.context import Context, Request
 
 UNKNOWN_OFFSET = -1
+LOOK_S = 0.02
+"""How often followers' log starts are looked at while they are waited for."""
 
 
 async def handle_delete_records(ctx: Context, request: Request) -> DeleteRecordsResponse:
@@ -51,7 +58,32 @@ async def handle_delete_records(ctx: Context, request: Request) -> DeleteRecords
         if partition.log.log_dir.error is not None:
             answer.low_watermark = UNKNOWN_OFFSET
             answer.error_code = KafkaStorageError.code
+    behind = _behind(raised)
+    with trio.move_on_after(message.timeout_ms / 1000):
+        while behind:
+            await trio.sleep(LOOK_S)
+            behind = _behind(raised)
+    for answer in behind:
+        answer.low_watermark = UNKNOWN_OFFSET
+        answer.error_code = RequestTimedOut.code
     return response
+
+
+def _behind(
+    raised: list[tuple[Partition, DeleteRecordsResponsePartition]],
+) -> list[DeleteRecordsResponsePartition]:
+    """The answers for whose partitions followers have to be waited for; failures are noted."""
+    behind = []
+    for partition, answer in raised:
+        if answer.error_code:
+            continue
+        try:
+            if not partition.is_deleted_below(answer.low_watermark):
+                behind.append(answer)
+        except KafkaError as error:
+            answer.low_watermark = UNKNOWN_OFFSET
+            answer.error_code = error.code
+    return behind
 
 
 def _delete(

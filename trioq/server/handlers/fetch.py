@@ -146,6 +146,7 @@ def _followed(ctx: Context, message: FetchRequest, uses_topic_ids: bool) -> list
                 asked.partition_max_bytes,
                 asked.current_leader_epoch,
                 asked.last_fetched_epoch,
+                asked.log_start_offset,
             )
             for asked in topic.partitions
         ]
