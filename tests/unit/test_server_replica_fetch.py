@@ -601,3 +601,32 @@ def test_acks_all_is_refused_by_the_lane_as_by_the_handler_while_too_few_are_in_
     produced(leader, 0)
     assert leader.lane_took == 0
     assert acknowledged(leader) == acknowledged(leader) == (NotEnoughReplicas.code, -1)
+
+
+@pytest.mark.parametrize("version", [9, 10, 11])
+@pytest.mark.parametrize("was_waiting", [True, False])
+def test_a_producer_is_told_who_leads_now(
+    leader: Leader, version: int, *, was_waiting: bool
+) -> None:
+    state = leader.state._replace(leader=2, leader_epoch=6, partition_epoch=1)
+    image: Any = leader.ctx.image_source.image
+    image.topics[TOPIC].partitions = (state,)
+    image.brokers[2] = image.brokers[2]._replace(endpoints={"INSIDE": ("there", 9)})
+    if was_waiting:
+        produced(leader, 0, version=version)
+    leader.partitions[0].apply_state(state)
+    if not was_waiting:
+        produced(leader, 0, version=version)
+    frame = leader.answer("producer")
+    assert frame is not None
+    response = ProduceResponse.decode(memoryview(frame), 5, len(frame), version)
+    found = response.responses[0].partition_responses[0]
+    assert (found.error_code, found.base_offset) == (NotLeaderOrFollower.code, -1)
+    now = found.current_leader
+    endpoints = [(one.node_id, one.host, one.port, one.rack) for one in response.node_endpoints]
+    if version < 10:
+        assert (now, endpoints) == (None, [])
+    else:
+        assert now is not None
+        assert (now.leader_id, now.leader_epoch) == (2, 6)
+        assert endpoints == [(2, "there", 9, "b")]

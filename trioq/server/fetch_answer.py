@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trioq.errors import FencedLeaderEpoch, KafkaError, NotLeaderOrFollower
+from trioq.errors import KafkaError
 from trioq.server.handlers.partition_lookup import require_partition, require_partition_by_id
+from trioq.server.leader_hints import LEADER_CHANGES, endpoints_of, leader_of
 from trioq.types import ZERO_TOPIC_ID, FileRegion, TopicId
 from trioq.wire.messages.fetch import (
     FetchResponse,
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 FIRST_VERSION_WITH_CURRENT_LEADER = 12
 FIRST_VERSION_WITH_NODE_ENDPOINTS = 16
-LEADER_CHANGES = (NotLeaderOrFollower.code, FencedLeaderEpoch.code)
 
 
 class FetchAnswer:
@@ -181,26 +181,22 @@ class FetchAnswer:
         answer.records = b""
         version = self._request.api_version
         if code in LEADER_CHANGES and version >= FIRST_VERSION_WITH_CURRENT_LEADER:
-            topic = self._ctx.image.topics.get(followed.topic)
-            if topic is not None and followed.number < len(topic.partitions):
-                state = topic.partitions[followed.number]
+            now = leader_of(self._ctx.image, followed.topic, followed.number)
+            if now is not None:
+                leader_id, leader_epoch = now
                 answer.current_leader = FetchResponseCurrentLeader(
-                    leader_id=state.leader, leader_epoch=state.leader_epoch
+                    leader_id=leader_id, leader_epoch=leader_epoch
                 )
-                self._now_leaders.add(state.leader)
+                self._now_leaders.add(leader_id)
         return answer
 
     def _endpoints(self) -> list[FetchResponseNodeEndpoint]:
-        endpoints: list[FetchResponseNodeEndpoint] = []
         if self._request.api_version < FIRST_VERSION_WITH_NODE_ENDPOINTS:
-            return endpoints
-        for broker_id in sorted(self._now_leaders):
-            broker = self._ctx.image.brokers.get(broker_id)
-            address = broker and broker.endpoints.get(self._request.connection.listener_name)
-            if broker and address:
-                endpoints.append(
-                    FetchResponseNodeEndpoint(
-                        node_id=broker_id, host=address[0], port=address[1], rack=broker.rack
-                    )
-                )
-        return endpoints
+            return []
+        listener_name = self._request.connection.listener_name
+        return [
+            FetchResponseNodeEndpoint(
+                node_id=one.node_id, host=one.host, port=one.port, rack=one.rack
+            )
+            for one in endpoints_of(self._ctx.image, self._now_leaders, listener_name)
+        ]

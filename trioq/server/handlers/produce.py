@@ -12,8 +12,8 @@ Behaviour:
   (KIP-98)
 - each partition succeeds or fails for itself
 
-Version notes: 5 log_start_offset; 7 zstd; 8 error_message (KIP-467); 9 flexible; 10 and 11
-add what concerns a moved leader and transactions, so they are as 9 on a broker alone.
+Version notes: 5 log_start_offset; 7 zstd; 8 error_message (KIP-467); 9 flexible; 10 who leads now
+where it is another (KIP-951); 11 adds what concerns transactions.
 """
 
 from __future__ import annotations
@@ -34,12 +34,15 @@ from trioq.errors import (
 )
 from trioq.record.compression import Codec
 from trioq.server.handlers.partition_lookup import require_partition
+from trioq.server.leader_hints import LEADER_CHANGES, endpoints_of, leader_of
 from trioq.storage.log_dir import DiskBacklog
 from trioq.wire.api_keys import ApiKey
 from trioq.wire.framing import response_frame
 from trioq.wire.messages.produce import (
     ProduceRequest,
     ProduceResponse,
+    ProduceResponseCurrentLeader,
+    ProduceResponseNodeEndpoint,
     ProduceResponsePartition,
     ProduceResponseTopic,
 )
@@ -53,6 +56,7 @@ if TYPE_CHECKING:
 
 FIRST_VERSION_WITH_BATCHES = 3
 FIRST_VERSION_WITH_ZSTD = 7
+FIRST_VERSION_WITH_LEADERS = 10
 ACKS_NONE = 0
 ACKS_ALL = -1
 
@@ -76,7 +80,7 @@ def _take_single(ctx: Context, request: Request, slot: Slot, single: SingleBatch
     acks = single.acks
     records = single.records
     partition = ctx.partitions.find(single.topic, single.partition)
-    if partition is None or not records or acks not in (1, ACKS_ALL):
+    if partition is None or not partition.is_leader or not records or acks not in (1, ACKS_ALL):
         return False
     try:
         header = partition.check_batch(records)
@@ -213,6 +217,7 @@ class _Produce:
         "_acks",
         "_answers",
         "_deadline",
+        "_has_moved",
         "_is_staged",
         "_outstanding",
         "_slot",
@@ -230,6 +235,7 @@ class _Produce:
         self._answers: list[ProduceResponsePartition | None] = []
         self._outstanding = 0
         self._is_staged = False
+        self._has_moved = False
         self._deadline: Deadline | None = None
 
     def add_topic(self, name: str) -> list[ProduceResponsePartition]:
@@ -252,6 +258,8 @@ class _Produce:
         """Answer one partition with `error`; nothing of it was appended."""
         answer.error_code = error.code
         answer.error_message = str(error)
+        if error.code in LEADER_CHANGES:
+            self._has_moved = True
         if self._acks == ACKS_NONE:
             self._slot.close(f"produce with acks=0 failed: {error.kafka_name}: {error}")
 
@@ -331,4 +339,25 @@ class _Produce:
             self._deadline.cancel()
             self._deadline = None
         if self._acks != ACKS_NONE:
-            self._slot.complete(ProduceResponse(responses=self._topics))
+            response = ProduceResponse(responses=self._topics)
+            if self._has_moved and self._slot.api_version >= FIRST_VERSION_WITH_LEADERS:
+                self._tell_leaders(response)
+            self._slot.complete(response)
+
+    def _tell_leaders(self, response: ProduceResponse) -> None:
+        image, leaders = self.ctx.image, set()
+        for topic in response.responses:
+            for answer in topic.partition_responses:
+                now = leader_of(image, topic.name, answer.index)
+                if answer.error_code in LEADER_CHANGES and now is not None:
+                    leader_id, leader_epoch = now
+                    answer.current_leader = ProduceResponseCurrentLeader(
+                        leader_id=leader_id, leader_epoch=leader_epoch
+                    )
+                    leaders.add(leader_id)
+        response.node_endpoints = [
+            ProduceResponseNodeEndpoint(
+                node_id=one.node_id, host=one.host, port=one.port, rack=one.rack
+            )
+            for one in endpoints_of(image, leaders, self._slot.connection.listener_name)
+        ]
