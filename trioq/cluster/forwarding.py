@@ -165,6 +165,7 @@ class Forwarder:
 
         None when the role has come here meanwhile.
         """
+        is_told = False
         while self._role.admin is None:
             image = self._follower.image
             controller_id = image.controller_id
@@ -172,7 +173,9 @@ class Forwarder:
                 try:
                     return await ask(controller_id)
                 except PeerUnreachable as error:
-                    _log.info("the controller does not answer", reason=str(error))
+                    if not is_told:
+                        _log.info("the controller does not answer", reason=str(error))
+                    is_told = True
             await trio.sleep(_PAUSE_S)
         return None
 

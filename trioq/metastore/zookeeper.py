@@ -314,7 +314,9 @@ class ZooKeeperMetastore(store.Metastore):
             return None
         except zk.NoAuthError as error:
             raise store.MetastoreUnavailable(
-                f"{path}: ZooKeeper refuses the read; give this user the right in the node's ACL"
+                f"{self._full(path)}: ZooKeeper refuses the read to "
+                f"{self.address.user or 'a broker without zookeeper.user'}; correct the user, or "
+                "the node's ACL"
             ) from error
 
     async def _wait_for(self, answer: Any) -> Any:
