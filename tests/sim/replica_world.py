@@ -20,7 +20,7 @@ from tests.unit.storage_support import NOW_MS, TOPIC_ID, batch, open_dirs, read_
 from trioq.config import BrokerConfig
 from trioq.config.topic import TopicConfig
 from trioq.errors import KafkaError, NotLeaderOrFollower, PeerUnreachable
-from trioq.metastore.image import ClusterImage, TopicImage
+from trioq.metastore.image import BrokerImage, ClusterImage, TopicImage
 from trioq.metastore.layout import PartitionState
 from trioq.replication.fetchers import ReplicaFetchers
 from trioq.replication.partition import Partition
@@ -81,6 +81,9 @@ class FakeChannel:
         broker = world.brokers[self.target]
         if not broker.is_up or world.is_cut(self.origin, self.target):
             raise PeerUnreachable(f"broker {self.target} is not there")
+        if self.target in world.swallows:
+            await trio.sleep(timeout_s)
+            raise PeerUnreachable("no answer in time")
         if isinstance(request, ListOffsetsRequest):
             answer: Message = self.list_offsets(broker, request)
         elif isinstance(request, OffsetForLeaderEpochRequest):
@@ -313,12 +316,15 @@ class ReplicaWorld:
         self.topic_config = topic_config or {}
         self.calls: list[tuple[int, int, Message]] = []
         self.cuts: set[tuple[int, int]] = set()
+        self.swallows: set[int] = set()
+        """Brokers that take requests and never answer."""
         self.stalled: set[int] = set()
         self.damage: Callable[[bytearray], bytearray] = lambda data: data
         self.states = [
             PartitionState(-1, 0, (1, 2, 3), (10, 20, 30), (1, 2, 3)) for _ in range(partitions)
         ]
         self.image = ClusterImage()
+        self.registered: dict[int, BrokerImage] = {}
         self._make_image()
         self.brokers = {number: Broker(self, number) for number in (1, 2, 3)}
 
@@ -333,6 +339,7 @@ class ReplicaWorld:
         self.image = ClusterImage(
             topics={"orders": topic},
             topics_by_id={TOPIC_ID: topic},
+            brokers=self.registered,
             position=self.image.position + 1,
         )
 
@@ -350,6 +357,12 @@ class ReplicaWorld:
         self.change(number, leader=leader, leader_epoch=epoch, **values)
         if tell:
             self.tell()
+
+    def register(self, broker_id: int, broker_epoch: int) -> None:
+        """The image has the broker under this epoch; brokers see it when they take the image."""
+        registration = BrokerImage(broker_id, broker_epoch, None, {}, (), "", "", True)
+        self.registered = {**self.registered, broker_id: registration}
+        self._make_image()
 
     def tell(self) -> None:
         for broker in self.brokers.values():

@@ -491,6 +491,27 @@ def test_fetchers_end_with_their_last_partition() -> None:
     run(story, partitions=2)
 
 
+def test_an_answer_of_a_leader_that_has_registered_anew_is_not_waited_for() -> None:
+    """A machine that lost power sends no reset for the connections that it had."""
+
+    async def story(world: ReplicaWorld) -> None:
+        world.register(1, 10)
+        world.elect(1)
+        world.produce()
+        await world.settled()
+        world.swallows = {1}
+        await trio.sleep(2)
+        world.swallows = set()
+        started = trio.current_time()
+        world.register(1, 11)
+        world.tell()
+        world.produce()
+        await world.settled()
+        assert trio.current_time() - started < 2
+
+    run(story)
+
+
 def test_a_partition_that_comes_to_be_followed_does_not_wait_for_a_long_poll() -> None:
     async def story(world: ReplicaWorld) -> None:
         world.elect(1, 0)

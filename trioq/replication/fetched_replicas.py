@@ -132,6 +132,11 @@ class FetchedReplicas:
             self._wake.set()
             self._interrupt()
 
+    def leader_changed(self) -> None:
+        """Its broker has registered anew, or is gone: an answer under way may never come."""
+        if self._poll is not None:
+            self._poll.cancel()
+
     def _interrupt(self) -> None:
         """Break off a request that waits at the leader: there is more to ask for."""
         now_s = trio.current_time()

@@ -67,6 +67,11 @@ class ReplicaFetchers:
 
     def follow(self, before: ClusterImage, after: ClusterImage) -> None:
         """The image was swapped, and the partitions' roles with it."""
+        if before.brokers is not after.brokers:
+            for fetcher in self._fetchers.values():
+                leader_id = fetcher.leader_id
+                if before.brokers.get(leader_id) != after.brokers.get(leader_id):
+                    fetcher.leader_changed()
         for old, new in changed_topics(before, after):
             self._place_topic(old, new)
 
