@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import confluent_kafka
@@ -187,9 +188,10 @@ def pause_follower(scene: Scene) -> None:
     """It leaves the ISR while it sleeps, and comes back."""
     number = scene.follower()
     scene.note(f"SIGSTOP of {number}")
+    began_s = time.monotonic()
     scene.cluster.brokers[number].pause()
     scene.goes_on()
-    time.sleep(BEYOND_SESSION_S)
+    time.sleep(max(0.0, began_s + BEYOND_SESSION_S - time.monotonic()))
     scene.goes_on()
 
 
@@ -270,7 +272,7 @@ def lose(scene: Scene, sender: int, receiver: int) -> None:
     scene.note(f"what {sender} sends to {receiver} is lost")
     scene.cluster.network.cut_one_way(hosts[sender], hosts[receiver])
     scene.goes_on()
-    time.sleep(BEYOND_SESSION_S)
+    time.sleep(NOT_YET_S)
     scene.goes_on()
 
 
@@ -417,13 +419,55 @@ def clock_jumps(scene: Scene) -> None:
 @fault()
 def follower_with_a_truncated_log(scene: Scene) -> None:
     """What its file has lost is fetched again."""
-    hurt_log(scene, lambda data: data[: len(data) * 2 // 3])
+    number = scene.follower()
+    scene.kill(number)
+    cut_log(scene, number)
+    scene.goes_on()
+    scene.start(number)
 
 
 @fault()
 def follower_with_a_corrupted_log(scene: Scene) -> None:
     """Garbage behind the records is no record."""
-    hurt_log(scene, lambda data: data[:-20] + bytes(byte ^ 0x55 for byte in data[-20:]) + b"junk")
+    number = scene.follower()
+    scene.kill(number)
+    path = log_path(scene, number)
+    data = path.read_bytes()
+    path.write_bytes(data[:-20] + bytes(byte ^ 0x55 for byte in data[-20:]) + b"junk")
+    scene.goes_on()
+    scene.start(number)
+
+
+@fault()
+def leader_bounces_without_its_tail(scene: Scene) -> None:
+    """As after a power failure, and back before its session has ended: it leads no more, since
+    the others have what it lost (rule 6).
+    """
+    number = scene.leader()
+    scene.kill(number)
+    cut_log(scene, number)
+    scene.start(number)
+    scene.goes_on()
+
+
+@fault()
+def all_bounce_one_without_its_tail(scene: Scene) -> None:
+    """The one that has everything leads."""
+    number = scene.leader()
+    scene.kill(*scene.cluster.brokers)
+    cut_log(scene, number)
+    scene.start()
+    scene.goes_on()
+
+
+def log_path(scene: Scene, number: int) -> Path:
+    return scene.cluster.brokers[number].segment_paths(scene.topic)[-1]
+
+
+def cut_log(scene: Scene, number: int) -> None:
+    path = log_path(scene, number)
+    scene.note(f"the log of {number} loses its tail")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
 
 
 @fault()
@@ -436,13 +480,3 @@ def follower_with_an_empty_disk(scene: Scene) -> None:
             one.rmdir() if one.is_dir() else one.unlink()
     scene.goes_on()
     scene.start(number)
-
-
-def hurt_log(scene: Scene, hurt: Callable[[bytes], bytes]) -> None:
-    number = scene.follower()
-    scene.kill(number)
-    path = scene.cluster.brokers[number].segment_paths(scene.topic)[-1]
-    path.write_bytes(hurt(path.read_bytes()))
-    scene.goes_on()
-    scene.start(number)
-    scene.cluster.until_whole(scene.topic, PARTITIONS)
