@@ -269,7 +269,7 @@ class DevCluster:
             "  trioq topic create orders --partitions 3",
             "  seq 1000 | trioq produce orders",
             "  trioq consume orders",
-            "  trioq topic describe orders",
+            "  trioq cluster describe --partitions",
             f"  kill -9 {first.pid}    # broker 1; it is back in {plan.restart_after_s:g} s",
             "",
             "Ctrl-C stops everything.",
