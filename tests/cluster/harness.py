@@ -48,6 +48,7 @@ RETRIABLE = (7, 41)
 
 SETTINGS = {
     "zookeeper.session.timeout.ms": str(int(SESSION_TIMEOUT_S * 1000)),
+    "zookeeper.connection.timeout.ms": "20000",  # a busy machine's servers are slow
     "default.replication.factor": "3",
     "replica.lag.time.max.ms": "2000",
     "replica.fetch.wait.max.ms": "200",
