@@ -83,7 +83,7 @@ def test_every_rule_that_keeps_data_has_tests_that_exist():
 
     section = (ROOT / "docs" / "reliability.md").read_text().rpartition("\n## Each rule")[2]
     rows = re.findall(r"^\| (\d+) \| .+? \| (.+) \|$", section, re.MULTILINE)
-    assert [int(number) for number, _ in rows] == list(range(1, 19))
+    assert [int(number) for number, _ in rows] == list(range(1, 20))
     broken = set()
     for tests in [*(tests for _, tests in rows), section[section.rindex("Truncation") :]]:
         where = None
