@@ -89,6 +89,8 @@ class Pulse:
                     self.is_shut(self._clock.monotonic_s())
         finally:
             self._is_over.set()
+            if thread.is_alive():
+                thread.join(_SAY_PATIENCE_S)
 
     @property
     def _interval_s(self) -> float:
