@@ -342,6 +342,9 @@ def test_rule_2_with_flush_policy_commit_the_leader_counts_by_what_is_synced(
     fetch(leader, 3, {0: 1})
     assert (log.written_end_offset, log.synced_end_offset, log.high_watermark) == (1, 0, 0)
     assert waiter.told == []
+    assert fetched(leader, 2) is None
+    assert fetched(leader, 3) is None
+    assert not any(one.is_closing for one in leader.connections.values())
     (log_dir,) = leader.dirs.dirs
     while log_dir.writer.run_round():
         pass
