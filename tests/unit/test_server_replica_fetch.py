@@ -539,9 +539,16 @@ def test_the_messages_say_who_fetches() -> None:
     assert replica_of(fetch_request(-1, {0: 0})) is None
 
 
-def produced(leader: Leader, sequence: int, *, timeout_ms: int = 1000, version: int = 9) -> None:
+def produced(
+    leader: Leader,
+    sequence: int,
+    *,
+    timeout_ms: int = 1000,
+    version: int = 9,
+    size_bytes: int = 1,
+) -> None:
     """Send a batch with acks=all."""
-    records = bytes(batch(b"a", producer=(5, 0, sequence)))
+    records = bytes(batch(b"a" * size_bytes, producer=(5, 0, sequence)))
     data = ProduceRequestPartition(index=0, records=records)
     message = ProduceRequest(
         acks=-1,
@@ -594,6 +601,25 @@ def test_acks_all_is_refused_when_its_time_is_over_also_from_the_lane(leader: Le
     for _ in range(20):
         leader.wait(0.1)
     assert len(leader.ctx.deadlines) <= 2, "of the two fetches, none of the lane"
+
+
+def test_large_batches_wait_and_time_out_as_small_ones_do(leader: Leader) -> None:
+    for sequence in range(3):
+        produced(leader, sequence, size_bytes=100_000, timeout_ms=1000 + 1000 * sequence)
+    assert leader.lane_took == 0
+    leader.wait(1.5)
+    assert acknowledged(leader) == (RequestTimedOut.code, -1)
+    assert acknowledged(leader) is None
+    fetch(leader, 2, {0: 2})
+    fetch(leader, 3, {0: 2})
+    assert acknowledged(leader) == (0, 1)
+    assert acknowledged(leader) is None
+    leader.partitions[0].apply_state(
+        leader.state._replace(leader=2, leader_epoch=6, partition_epoch=1)
+    )
+    assert acknowledged(leader) == (NotLeaderOrFollower.code, -1)
+    leader.wait(10)
+    assert len(leader.ctx.deadlines) == 0
 
 
 def test_acks_all_is_refused_by_the_lane_as_by_the_handler_while_too_few_are_in_sync(

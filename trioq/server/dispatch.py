@@ -220,7 +220,7 @@ def _open_lane(ctx: Context, apis: Mapping[int, Api], limits: Limits) -> Request
         table = PartitionTable(partial(_find_partition, ctx))
     produce = None
     if table is not None and is_open(ApiKey.PRODUCE):
-        produce = ProduceLane(table, _refuse_produced, ctx)
+        produce = ProduceLane(table, partial(_refuse_produced, ctx), ctx)
     fetch = None
     if table is not None and is_open(ApiKey.FETCH):
         fetch = FetchLane(table, ctx, partial(_answer_fetched, ctx))
@@ -250,9 +250,9 @@ def _answer_fetched(ctx: Context, fetch: FetchEntry) -> tuple[Sequence[Part], in
     return parts, records_length(parts)
 
 
-def _refuse_produced(answer: ReadyAnswer, partition: Partition, error: type[KafkaError]) -> None:
+def _refuse_produced(
+    ctx: Context, answer: ReadyAnswer, partition: Partition, error: type[KafkaError]
+) -> None:
     from trioq.server.handlers.produce import refused_frame  # noqa: PLC0415
 
-    answer.complete_frame(
-        refused_frame(answer.api_version, answer.correlation_id, partition, error())
-    )
+    answer.complete_frame(refused_frame(ctx, answer, partition, error()))

@@ -49,6 +49,8 @@ from trioq.wire.messages.produce import (
 
 if TYPE_CHECKING:
     from trioq._native.batch import BatchHeader
+    from trioq._native.response_ring import ReadyAnswer
+    from trioq.metastore.image import ClusterImage
     from trioq.replication.partition import Partition
     from trioq.server.context import Context, Request
     from trioq.server.deadlines import Deadline
@@ -75,7 +77,7 @@ def _take_single(ctx: Context, request: Request, slot: Slot, single: SingleBatch
     """The request of one batch, which most are, as `_take_all` does it, in fewer steps.
 
     False, with nothing done, for what is not so simple: other errors than those of staging,
-    batches to be prepared, acknowledgements that need a deadline.
+    batches to be prepared.
     """
     acks = single.acks
     records = single.records
@@ -86,16 +88,14 @@ def _take_single(ctx: Context, request: Request, slot: Slot, single: SingleBatch
         header = partition.check_batch(records)
     except KafkaError:
         return False
-    if (
-        partition.must_prepare(header)
-        or (request.api_version < FIRST_VERSION_WITH_ZSTD and header.codec == Codec.ZSTD)
-        or (acks == ACKS_ALL and partition.acks_take_long)
+    if partition.must_prepare(header) or (
+        request.api_version < FIRST_VERSION_WITH_ZSTD and header.codec == Codec.ZSTD
     ):
         return False
     try:
         appended = partition.append_as_leader(records, header, acks=acks, now_ms=ctx.clock.now_ms())
     except KafkaError as error:
-        _refuse_single(slot, partition, error)
+        _refuse_single(ctx, slot, partition, error)
         return True
     frame = single.answer(
         slot.correlation_id,
@@ -103,19 +103,21 @@ def _take_single(ctx: Context, request: Request, slot: Slot, single: SingleBatch
         appended.append_time_ms,
         appended.log_start_offset,
     )
-    waiter = _SingleAnswer(slot, partition, frame)
+    waiter = _SingleAnswer(ctx, slot, partition, frame)
+    if acks == ACKS_ALL and partition.acks_take_long:
+        waiter.wait_until(ctx.clock.monotonic_s() + max(0, single.timeout_ms) / 1000)
     partition.await_acks(appended.last_offset + 1, acks, waiter, 0)
     return True
 
 
-def _refuse_single(slot: Slot, partition: Partition, error: KafkaError) -> None:
-    slot.complete_frame(refused_frame(slot.api_version, slot.correlation_id, partition, error))
+def _refuse_single(ctx: Context, slot: Slot, partition: Partition, error: KafkaError) -> None:
+    slot.complete_frame(refused_frame(ctx, slot, partition, error))
 
 
 def refused_frame(
-    api_version: int, correlation_id: int, partition: Partition, error: KafkaError
+    ctx: Context, entry: Slot | ReadyAnswer, partition: Partition, error: KafkaError
 ) -> bytes:
-    """The whole response to a request of one batch, which was not appended."""
+    """The whole response to a request of one batch, which was not appended, or is lost."""
     topic, number = partition.topic_partition
     answer = ProduceResponsePartition(
         index=number, base_offset=-1, error_code=error.code, error_message=str(error)
@@ -123,28 +125,72 @@ def refused_frame(
     response = ProduceResponse(
         responses=[ProduceResponseTopic(name=topic, partition_responses=[answer])]
     )
-    (frame,) = response_frame(ApiKey.PRODUCE, api_version, correlation_id, response)
+    api_version = entry.api_version
+    if error.code in LEADER_CHANGES and api_version >= FIRST_VERSION_WITH_LEADERS:
+        _tell_leaders(response, ctx.image, entry.connection.listener_name)
+    (frame,) = response_frame(ApiKey.PRODUCE, api_version, entry.correlation_id, response)
     assert isinstance(frame, bytes), "no records are in it"
     return frame
+
+
+def _tell_leaders(response: ProduceResponse, image: ClusterImage, listener_name: str) -> None:
+    """Add who leads now where that is what went wrong (KIP-951)."""
+    leaders = set()
+    for topic in response.responses:
+        for answer in topic.partition_responses:
+            now = leader_of(image, topic.name, answer.index)
+            if answer.error_code in LEADER_CHANGES and now is not None:
+                leader_id, leader_epoch = now
+                answer.current_leader = ProduceResponseCurrentLeader(
+                    leader_id=leader_id, leader_epoch=leader_epoch
+                )
+                leaders.add(leader_id)
+    response.node_endpoints = [
+        ProduceResponseNodeEndpoint(
+            node_id=one.node_id, host=one.host, port=one.port, rack=one.rack
+        )
+        for one in endpoints_of(image, leaders, listener_name)
+    ]
 
 
 class _SingleAnswer:
     """The answer to a request of one batch, ready to go once the batch is safe. An AckWaiter."""
 
-    __slots__ = ("_frame", "_partition", "_slot")
+    __slots__ = ("_ctx", "_deadline", "_frame", "_is_over", "_partition", "_slot")
 
-    def __init__(self, slot: Slot, partition: Partition, frame: bytes) -> None:
+    def __init__(self, ctx: Context, slot: Slot, partition: Partition, frame: bytes) -> None:
+        self._ctx = ctx
         self._slot = slot
         self._partition = partition
         self._frame = frame
+        self._deadline: Deadline | None = None
+        self._is_over = False
+
+    def wait_until(self, when_s: float) -> None:
+        """Answer that it took too long, unless it is safe by then."""
+        self._deadline = self._ctx.deadlines.add(when_s, self._timed_out)
 
     def acknowledged(self, index: int) -> None:  # noqa: ARG002
         """See trioq.replication.waiters.AckWaiter."""
-        self._slot.complete_frame(self._frame)
+        if self._ends():
+            self._slot.complete_frame(self._frame)
 
     def refused(self, index: int, error: type[KafkaError]) -> None:  # noqa: ARG002
         """See trioq.replication.waiters.AckWaiter."""
-        _refuse_single(self._slot, self._partition, error())
+        if self._ends():
+            _refuse_single(self._ctx, self._slot, self._partition, error())
+
+    def _timed_out(self) -> None:
+        self._is_over = True
+        self._deadline = None
+        _refuse_single(self._ctx, self._slot, self._partition, RequestTimedOut())
+
+    def _ends(self) -> bool:
+        """False if its time was over before."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        return not self._is_over
 
 
 def _take_all(ctx: Context, request: Request, slot: Slot) -> None:
@@ -341,23 +387,5 @@ class _Produce:
         if self._acks != ACKS_NONE:
             response = ProduceResponse(responses=self._topics)
             if self._has_moved and self._slot.api_version >= FIRST_VERSION_WITH_LEADERS:
-                self._tell_leaders(response)
+                _tell_leaders(response, self.ctx.image, self._slot.connection.listener_name)
             self._slot.complete(response)
-
-    def _tell_leaders(self, response: ProduceResponse) -> None:
-        image, leaders = self.ctx.image, set()
-        for topic in response.responses:
-            for answer in topic.partition_responses:
-                now = leader_of(image, topic.name, answer.index)
-                if answer.error_code in LEADER_CHANGES and now is not None:
-                    leader_id, leader_epoch = now
-                    answer.current_leader = ProduceResponseCurrentLeader(
-                        leader_id=leader_id, leader_epoch=leader_epoch
-                    )
-                    leaders.add(leader_id)
-        response.node_endpoints = [
-            ProduceResponseNodeEndpoint(
-                node_id=one.node_id, host=one.host, port=one.port, rack=one.rack
-            )
-            for one in endpoints_of(image, leaders, self._slot.connection.listener_name)
-        ]
