@@ -445,6 +445,20 @@ async def test_safety_12_past_the_lease_nothing_is_answered_but_that_it_is_past(
 
 
 @simulated
+async def test_safety_12_past_the_lease_no_member_is_expelled(world):
+    """Their heartbeats are refused meanwhile."""
+    async with world.broker() as groups:
+        await join_alone(groups, "g")
+        written = len(world.store.writes)
+        world.store.session.lease_end_s = trio.current_time()
+        await trio.sleep(600)
+        assert len(world.store.writes) == written
+        world.store.session.lease_end_s = float("inf")
+        await trio.sleep(600)
+        assert len(world.store.writes) > written
+
+
+@simulated
 async def test_nothing_is_submitted_while_the_session_is_suspended(world):
     async with world.broker() as groups:
         await commit(groups, "g", {0: 1})

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from trioq.clock import Clock
 from trioq.coordinator.effects import Answer, Convert, Effect, Persist
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from trioq.coordinator.consumer_group_state import ConsumerGroupState
 
     Machine = GroupState | ConsumerGroupState
+
+_LEASE_PAUSE_S: Final = 0.1
+"""How soon to look again whether time may pass in a group, while the lease has ended."""
 
 _TOO_LARGE = UnknownServerError("The group is too large for the metastore.")
 
@@ -188,9 +191,14 @@ class Group:
     def _time_has_come(self) -> None:
         self._deadline = None
         self._deadline_s = math.inf
-        if self.machine is not None:
-            clock = self._home.clock
-            self.carry_out(self.machine.on_time(clock.monotonic_s(), clock.now_ms()))
+        if self.machine is None:
+            return
+        clock = self._home.clock
+        if self._home.slots.lease_refusal() is not None:
+            # Members are not heard at present: nobody is expelled for that.
+            self._set_deadline(clock.monotonic_s() + _LEASE_PAUSE_S)
+            return
+        self.carry_out(self.machine.on_time(clock.monotonic_s(), clock.now_ms()))
 
     def stop(self) -> None:
         """Time passes no longer: the group is removed, or coordinated elsewhere."""
