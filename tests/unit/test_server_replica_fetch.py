@@ -126,6 +126,25 @@ def test_a_parked_follower_is_woken_by_what_is_written_not_by_the_high_watermark
     assert partitions_of(fetched(leader, 3))[0].records
 
 
+def test_a_parked_follower_is_woken_when_the_log_ends_again_where_it_did_in_an_earlier_term(
+    leader: Leader,
+) -> None:
+    partition, log = leader.partitions[0], leader.partitions[0].log
+    fetch(leader, 3, {0: 0}, session=(0, 0))  # its session goes on listening
+    leader.append(b"never copied")
+    fetched(leader, 3)
+    following = leader.state._replace(leader=2, leader_epoch=6, partition_epoch=1)
+    partition.apply_state(following)
+    log.truncate_to(0)
+    partition.apply_state(following._replace(leader=1, leader_epoch=7, partition_epoch=2))
+    fetch(leader, 2, {0: 0}, session=(0, 0), leader_epoch=7)
+    leader.append(b"of the new term")
+    leader.end_pass()
+    answer = fetched(leader, 2)
+    assert answer is not None
+    assert partitions_of(answer)[0].records
+
+
 def test_a_parked_follower_gets_all_that_a_pass_wrote_in_one_answer(
     lead: Callable[..., Leader],
 ) -> None:

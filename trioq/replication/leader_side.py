@@ -39,6 +39,8 @@ class LeaderSide(ProducingSide):
             self.local_id, state, start_offset=end_offset, now_s=log.log_dir.clock.monotonic_s()
         )
         self.is_leader = True
+        # What was told in an earlier term may have been cut off since.
+        self._told_end_offset = log.written_end_offset
 
     def _refuse_waiters(self, error: type[KafkaError]) -> None:
         """The term is over: all who wait in it are told (rule 10 of SAFETY)."""
