@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from tests.sim.group_world import FaultyStore, TrioClock
 from tests.unit.storage_support import NOW_MS, TOPIC_ID, batch, open_dirs
-from trioq.config import BrokerConfig
+from trioq.config import BrokerConfig, TopicConfig
 from trioq.metastore import feed, layout, store
 from trioq.metastore.bootstrap import ensure_cluster
 from trioq.metastore.feed import ImageFollower
@@ -149,6 +149,24 @@ def test_rule_9_who_leaves_too_small_an_isr_is_electable_and_the_high_watermark_
             state = await w.stored()
             assert (state.isr, state.broker_epochs, state.elr) == ((1, 3), (10, 30), ())
             assert w.partition().log.high_watermark == 1
+
+    in_virtual_time(story)
+
+
+def test_rule_9_who_was_electable_is_not_any_more_when_fewer_suffice() -> None:
+    async def story() -> None:
+        async with world() as w:
+            w.append()
+            await trio.sleep(LAG_S + 2)
+            assert (await w.stored()).elr == (2, 3)
+            partition = w.partition()
+            broker = BrokerConfig.from_mapping({"node.id": "1"})
+            partition.apply_config(TopicConfig.of(broker, {"min.insync.replicas": "1"}), broker)
+            assert partition.log.high_watermark == 0
+            await trio.sleep(1)
+            state = await w.stored()
+            assert (state.isr, state.elr) == ((1,), ())
+            assert partition.log.high_watermark == 1
 
     in_virtual_time(story)
 

@@ -18,6 +18,7 @@ from tests.unit.replica_fetch_support import (
 )
 from tests.unit.storage_support import NOW_MS, batch, headers
 from tests.unit.test_replication_partition import Waiter
+from trioq.config import TopicConfig
 from trioq.errors import (
     FencedLeaderEpoch,
     FetchSessionIdNotFound,
@@ -384,6 +385,32 @@ def test_rule_9_the_high_watermark_rests_while_too_few_are_in_sync(
     partition.apply_state(
         leader.state._replace(isr=(1, 2), broker_epochs=(10, 20), partition_epoch=1)
     )
+    assert partition.log.high_watermark == 1
+
+
+def test_rule_9_a_lower_min_insync_moves_the_high_watermark_once_nobody_else_is_electable(
+    lead: Callable[..., Leader],
+) -> None:
+    leader = lead(isr=(1,), topic_config={"min.insync.replicas": "2"})
+    partition = leader.partitions[0]
+    electable = leader.state._replace(elr=(2,), elr_epochs=(20,), partition_epoch=1)
+    partition.apply_state(electable)
+    leader.append()
+    lower = TopicConfig.of(leader.config, {"min.insync.replicas": "1"})
+    partition.apply_config(lower, leader.config)
+    leader.append()
+    # Replica 2, which lacks both, could be elected as this is written.
+    assert partition.log.high_watermark == 0
+    partition.apply_state(electable._replace(elr=(), elr_epochs=(), partition_epoch=2))
+    assert partition.log.high_watermark == 2
+
+
+def test_a_lower_min_insync_moves_the_high_watermark_at_once(lead: Callable[..., Leader]) -> None:
+    leader = lead(isr=(1,), topic_config={"min.insync.replicas": "2"})
+    leader.append()
+    partition = leader.partitions[0]
+    assert partition.log.high_watermark == 0
+    partition.apply_config(TopicConfig.of(leader.config, {}), leader.config)
     assert partition.log.high_watermark == 1
 
 

@@ -148,7 +148,8 @@ class IsrKeeper:
         isr = partition.isr
         if isr is None:
             return self._hand_over(partition)
-        if isr.is_alone and not isr.is_undecided and len(isr.state.replicas) == 1:
+        must_write = isr.is_undecided or isr.keeps_others_electable
+        if isr.is_alone and not must_write and len(isr.state.replicas) == 1:
             return None
         config, state, now_s = self._config(), isr.state, self._clock.monotonic_s()
         leaving: set[int] = set()
@@ -164,7 +165,7 @@ class IsrKeeper:
             for replica, epoch in isr.joiners(partition.log.high_watermark, now_s).items()
             if registered.get(replica) == epoch
         }
-        if not (leaving or joining or isr.is_undecided):
+        if not (leaving or joining or must_write):
             return None
         after = changed_isr(
             state,

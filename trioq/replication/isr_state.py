@@ -154,6 +154,11 @@ class IsrState:
         self._count()
 
     @property
+    def keeps_others_electable(self) -> bool:
+        """The ELR is to be cleared: enough are in sync, as min.insync.replicas was lowered."""
+        return bool(self.state.elr) and len(self.committed) >= self.least
+
+    @property
     def is_undecided(self) -> bool:
         """A proposal's outcome is open."""
         return bool(self._open_epochs or self._sent_epochs)
@@ -246,9 +251,10 @@ class IsrState:
     def high_watermark(self, local_end_offset: int) -> int:
         """The greatest offset below which every replica that counts holds everything.
 
-        -1 while fewer than `least` are in sync: then it must not move.
+        -1 while it must not move: fewer than `least` are in sync, or others are still electable
+        because fewer than were asked for then were.
         """
-        if len(self.committed) < self.least:
+        if len(self.committed) < self.least or self.state.elr:
             return -1
         end_offset = local_end_offset
         for follower in self._counted:

@@ -20,6 +20,7 @@ from trioq.replication.waiters import ReplicaListener
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from trioq.config import BrokerConfig, TopicConfig
     from trioq.metastore.layout import PartitionState
 
 
@@ -41,6 +42,11 @@ class LeaderSide(ProducingSide):
         self.is_leader = True
         # What was told in an earlier term may have been cut off since.
         self._told_end_offset = log.written_end_offset
+
+    def apply_config(self, config: TopicConfig, broker_config: BrokerConfig) -> None:
+        """See Replica."""
+        super().apply_config(config, broker_config)
+        self._advance_high_watermark()  # it may have rested for min.insync.replicas
 
     def _refuse_waiters(self, error: type[KafkaError]) -> None:
         """The term is over: all who wait in it are told (rule 10 of SAFETY)."""
