@@ -258,6 +258,24 @@ def test_rule_17_a_batch_that_meets_a_newer_state_is_written_without_it() -> Non
     in_virtual_time(story)
 
 
+def test_a_node_that_cannot_be_read_stops_no_other_partition() -> None:
+    async def story() -> None:
+        async with world(partitions=2) as w:
+            await w.metastore.set(layout.partition_path(TOPIC_ID, 0), b"{", 0)
+            for number in range(2):
+                w.append(number)
+                w.fetch(2, number)
+            await trio.sleep(LAG_S - 1)
+            for number in range(2):
+                w.fetch(2, number)
+            await trio.sleep(3)
+            assert (await w.stored(1)).isr == (1, 2)
+            assert w.partition(0).isr.committed == {1, 2, 3}
+            assert w.partition(0).log.high_watermark == 0
+
+    in_virtual_time(story)
+
+
 def test_a_failed_log_is_handed_to_another_replica_in_sync() -> None:
     async def story() -> None:
         async with world() as w:

@@ -270,9 +270,16 @@ class IsrKeeper:
             log.warning("isr_not_read_back", partitions=len(paths), reason=str(error))
             return
         for one, path, node in zip(changes, paths, nodes, strict=True):
-            if node is not None:
-                of = partial(layout.PartitionState.of, version=node.version)
-                self._apply(one.partition, layout.decode_node(path, node.value, of))
+            if node is None:
+                continue
+            of = partial(layout.PartitionState.of, version=node.version)
+            try:
+                state = layout.decode_node(path, node.value, of)
+            except layout.CorruptNode as error:
+                self.counters.failed_writes += 1
+                log.error("partition_state_unreadable", reason=str(error))
+            else:
+                self._apply(one.partition, state)
 
     def _written(self, change: _Change, version: int) -> None:
         partition, before, after = change
