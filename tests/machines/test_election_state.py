@@ -102,7 +102,10 @@ def test_when_all_lost_something_the_longest_log_leads():
     partly = {1: LogEnd(5, 90), 2: LogEnd(5, 100)}
     assert review(dead, live, TWO, logs=partly) == dead
     led = review(dead, live, TWO, logs=partly | {3: LogEnd(4, 500)})
-    assert (led.leader, led.isr, led.broker_epochs, led.elr) == (2, (2,), (21,), ())
+    assert (led.leader, led.isr, led.broker_epochs) == (2, (2,), (21,))
+    # They are asked again if it loses more before any of them is in sync.
+    assert dict(zip(led.elr, led.elr_epochs, strict=True)) == {1: 10, 3: 30}
+    assert set(must_ask(led, live | back(2, 22, clean=False))) == {1, 2, 3}
 
 
 def test_a_leader_that_bounced_leads_only_under_a_new_epoch():

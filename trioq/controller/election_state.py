@@ -121,7 +121,8 @@ def review(
     A leader that is alive in its epoch stays. Else the first of the replicas that are kept of
     the ISR leads, then of the ELR; then, where `rules.unclean` allows loss, any that is alive.
     If all of ISR and ELR are back and each may have lost something, the one whose log reaches
-    furthest leads, once `logs` tells of all of them (`must_ask`). Otherwise there is no leader,
+    furthest leads, once `logs` tells of all of them (`must_ask`); the others stay known, as it may
+    lose more before they are in sync. Otherwise there is no leader,
     and ISR and ELR stay as they are, so that the first that is back unharmed leads: an ISR
     never shrinks to nobody. `partition_epoch` is left alone.
     """
@@ -137,9 +138,9 @@ def review(
         return _led(members.with_isr((chosen,), rules), chosen)
     chosen = _lossy(state, live, rules, logs)
     if chosen != -1:
-        alone = state._replace(
-            isr=(chosen,), broker_epochs=(live[chosen].broker_epoch,), elr=(), elr_epochs=()
-        )
+        alone = members.with_isr((chosen,), rules)
+        if rules.unclean:
+            alone = alone._replace(elr=(), elr_epochs=())
         return _led(alone, chosen)
     if state.leader == -1:
         return state
