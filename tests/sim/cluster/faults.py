@@ -69,6 +69,13 @@ class Faults:
     def _power(self) -> None:
         self._kill(power=True)
 
+    def _wipe(self) -> None:
+        """The disk is replaced by an empty one, which has another directory id."""
+        number = self._broker()
+        self._world.crash(number, power=True)
+        self._world.wipe(number)
+        self._until_start(number)
+
     def _outage(self) -> None:
         """All at once, or nearly."""
         power = self._random.random() < 0.5

@@ -8,7 +8,7 @@
   partition never does.
 
 Power cuts take what is unsynced; with flush.policy=os no record from two brokers, as acks=all then
-promises two replicas, not two disks.
+promises two replicas, not two disks. Nor is the disk lost of two brokers that had the same record.
 """
 
 from __future__ import annotations
@@ -135,20 +135,21 @@ class Ledger:
             f"{missing or 'it has other batches'}"
         )
 
-    def stopped_uncleanly(self, process: Process) -> None:
-        """A broker was killed: what it held in its epochs so far may be gone."""
-        self._kept_from[process.broker_id] = math.inf
-        self._dead[process.broker_id] = process
+    def harmed(self, broker: int, process: Process | None) -> None:
+        """A broker was killed, or its disk is gone: what it held in its epochs so far may be."""
+        self._kept_from[broker] = math.inf
+        if process is not None:
+            self._dead[broker] = process
 
     def registered(self, process: Process, broker_epoch: int) -> None:
         """The metastore has a registration of this process."""
         broker = process.broker_id
-        if self._kept_from.get(broker) == math.inf and self._dead[broker] is not process:
+        if self._kept_from.get(broker) == math.inf and self._dead.get(broker) is not process:
             self._kept_from[broker] = broker_epoch
 
-    def may_lose(self, broker: int, batch: Batch) -> bool:
-        """Whether a power cut may take it, if it is not synced."""
-        if self._world.settings.flush_policy == "commit":
+    def may_lose(self, broker: int, batch: Batch, *, synced: bool = False) -> bool:
+        """Whether a power cut may take it, or even the loss of a disk that has it `synced`."""
+        if self._world.settings.flush_policy == "commit" and not synced:
             return True
         return self._lost_on.get(batch.value, broker) == broker
 

@@ -8,6 +8,7 @@ from random import Random
 FAULTS = (
     "kill",
     "power",
+    "wipe",
     "clean",
     "pause",
     "one-way",

@@ -199,7 +199,20 @@ class World:
         if power:
             may_lose = partial(self.ledger.may_lose, number)
             self.ledger.lose(number, process.log.lose_power(self.random, may_lose))
-        self.ledger.stopped_uncleanly(process)
+        self.ledger.harmed(number, process)
+
+    def wipe(self, number: int) -> None:
+        """A broker that is down gets an empty disk, unless another has lost some of it too."""
+        broker = self.brokers[number]
+        batches = list(broker.disk.batches)
+        if broker.process is None and all(
+            self.ledger.may_lose(number, batch, synced=True) for batch in batches
+        ):
+            self.note(f"{number} has an empty disk")
+            self.ledger.lose(number, batches)
+            self.ledger.harmed(number, None)
+            broker.disk = ModelDisk()
+            broker.was_clean = False
 
     def stop(self, number: int) -> None:
         """A clean stop: all is synced, the session is closed."""
