@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from tests.sim.replica_world import ReplicaWorld, in_virtual_time, replica_world
+from tests.unit.storage_support import headers
 from trioq.storage.memory_disk import MemoryDisk
 from trioq.wire.messages.fetch import FetchRequest
 
@@ -213,6 +214,26 @@ def test_rule_11_below_the_leaders_start_a_follower_begins_again_out_of_the_isr(
         assert follower.log().segments.items[0].base_offset == 12
 
     run(story, topic_config={"segment.bytes": "1024", "min.insync.replicas": "1"})
+
+
+@pytest.mark.parametrize("policy", ["compact", "delete"])
+def test_a_gap_above_the_high_watermark_is_for_compacted_topics(policy: str) -> None:
+    async def story(world: ReplicaWorld) -> None:
+        world.elect(1)
+        follower = world.brokers[3].partition()
+        world.cuts = {(1, 2), (1, 3)}
+        for _ in range(3):
+            world.produce()
+        data = world.content(1)
+        first, second, _ = headers(data)
+        gapped = data[: first.size_bytes] + data[second.position + second.size_bytes :]
+        fault = follower.append_as_follower(
+            memoryview(gapped), term=follower.term, high_watermark=0, log_start_offset=0
+        )
+        assert (fault is None) is (policy == "compact")
+        assert follower.log.log_end_offset == (3 if policy == "compact" else 1)
+
+    run(story, topic_config={"cleanup.policy": policy})
 
 
 def test_an_empty_log_may_begin_inside_the_leaders_first_batch() -> None:
@@ -628,8 +649,6 @@ def test_histories(seed: int) -> None:
 
 
 def prefix(data: bytes, end_offset: int) -> bytes:
-    from tests.unit.storage_support import headers
-
     end = 0
     for header in headers(data):
         if header.next_offset <= end_offset:

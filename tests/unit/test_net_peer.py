@@ -12,7 +12,7 @@ import trio.testing
 
 from trioq.errors import PeerUnreachable
 from trioq.net.peer import Peers
-from trioq.net.peer_connection import name_of
+from trioq.net.peer_connection import FIRST_BUFFER_BYTES, SMALL_ANSWERS, name_of
 from trioq.wire.api_keys import APIS, ApiKey, request_api
 from trioq.wire.framing import request_frame, response_frame
 from trioq.wire.header import decode_request_header
@@ -332,6 +332,31 @@ async def test_a_channel_lends_its_buffer_until_the_next_call() -> None:
             sizes[0] = 2000
             short = peers.channel(1, max_bytes=1000, kept_bytes=1000)
             await short.call(FetchRequest(), api_version=16, timeout_s=20)
+
+
+@pytest.mark.trio
+async def test_a_large_buffer_is_given_back_when_only_little_comes() -> None:
+    lengths = [2_000_000, *[10] * (SMALL_ANSWERS + 2)]
+
+    async def fetched(stream: trio.SocketStream, frame: bytes) -> None:
+        header = header_of(frame)
+        records = b"x" * lengths[len(server.frames) - 1]
+        partition = FetchResponsePartition(records=records, aborted_transactions=None)
+        response = FetchResponse(responses=[FetchResponseTopic(partitions=[partition])])
+        parts = response_frame(header.api_key, 16, header.correlation_id, response)
+        await stream.send_all(b"".join(parts))  # type: ignore[arg-type]
+
+    async with serving(fetched) as server:
+        peers = peers_of(server)
+        channel = peers.channel(1, max_bytes=10 << 20, kept_bytes=10 << 20)
+        sizes = []
+        for _ in lengths:
+            await channel.call(FetchRequest(), api_version=16, timeout_s=20)
+            assert channel._connection is not None
+            sizes.append(len(channel._connection._buffer))
+        assert min(sizes[:-1]) > 2_000_000
+        assert sizes[-1] == FIRST_BUFFER_BYTES
+        channel.close()
 
 
 @pytest.mark.trio

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 Address = tuple[str, int]
 
 FIRST_BUFFER_BYTES: Final = 16 << 10
+SMALL_ANSWERS: Final = 256
+"""After so many answers in a row that fill less than an eighth of the buffer it is given back."""
 RECEIVE_BYTES: Final = 512 << 10
 """Most bytes that one system call receives; the loop's other tasks come in between. Of a long
 answer, this task is not woken for fewer either (SO_RCVLOWAT): a wake-up costs as much as copying
@@ -47,6 +49,7 @@ class PeerConnection:
         "_correlation_id",
         "_kept_bytes",
         "_max_bytes",
+        "_small_answers",
         "_stream",
         "_wake_bytes",
         "address",
@@ -71,6 +74,7 @@ class PeerConnection:
         self._kept_bytes = kept_bytes
         self._buffer = bytearray(FIRST_BUFFER_BYTES)
         self._correlation_id = 0
+        self._small_answers = 0
         self._wake_bytes = 1
         self.is_receiving = False
         """Some of the answer that is waited for has come."""
@@ -147,8 +151,9 @@ class PeerConnection:
     async def _receive(self) -> memoryview:
         """One whole frame, in the buffer."""
         self.is_receiving = False
-        if len(self._buffer) > self._kept_bytes:
+        if len(self._buffer) > self._kept_bytes or self._small_answers > SMALL_ANSWERS:
             self._buffer = bytearray(FIRST_BUFFER_BYTES)
+            self._small_answers = 0
         end = await self._fill(0, _PREFIX.size, len(self._buffer))
         self.is_receiving = True
         length, correlation_id = _PREFIX.unpack_from(self._buffer)
@@ -163,6 +168,8 @@ class PeerConnection:
                 f"{self._correlation_id}, which it was asked"
             )
         total = _LENGTH.size + length
+        is_small = 8 * total < len(self._buffer) > FIRST_BUFFER_BYTES
+        self._small_answers = self._small_answers + 1 if is_small else 0
         while end < total:
             if end == len(self._buffer):
                 self._grow(total)

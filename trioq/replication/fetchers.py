@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 LARGEST_RESPONSE_BYTES = (1 << 31) - 1
 """One batch may be larger than replica.fetch.response.max.bytes, which then holds it alone."""
 
+HEADERS_BYTES = 1 << 20
+"""What an answer has beside the records of replica.fetch.response.max.bytes, and then some."""
+
 
 class Channels(Protocol):
     """Where fetchers get their connections from; trioq.net.peer.Peers is one."""
@@ -125,7 +128,7 @@ class ReplicaFetchers:
             channel = self._peers.channel(
                 leader_id,
                 max_bytes=LARGEST_RESPONSE_BYTES,
-                kept_bytes=2 * self._config().replica_fetch_response_max_bytes,
+                kept_bytes=self._config().replica_fetch_response_max_bytes + HEADERS_BYTES,
             )
             fetcher = ReplicaFetcher(
                 leader_id, channel, self._config, self._use_throttle, self.counters

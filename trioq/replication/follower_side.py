@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from trioq import logs
 from trioq.errors import NotLeaderOrFollower
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from trioq.storage.log import Log
 
 log_ = logs.get_logger(__name__)
+
+ANYWHERE: Final = (1 << 63) - 1
 
 
 class FollowerSide(Replica):
@@ -86,8 +88,13 @@ class FollowerSide(Replica):
         if records:
             if log.log_end_offset == log.log_start_offset:
                 self._start_within(records)
+            # Compaction leaves gaps below what was the high watermark, which a leader that has
+            # just begun may not know yet.
+            compacts = "compact" in self.config.cleanup_policy
             fault = log.append_replica(
-                records, leader_epoch=self.leader_epoch, gaps_below=high_watermark
+                records,
+                leader_epoch=self.leader_epoch,
+                gaps_below=ANYWHERE if compacts else high_watermark,
             )
         self._follow_high_watermark()
         start_offset = min(log_start_offset, log.high_watermark)

@@ -34,8 +34,8 @@ class ReplicaLog(AppendLog):
         Args:
             records: batches of the leader's log from this log's end on.
             leader_epoch: the term of the leader; no batch may be of a later one.
-            gaps_below: the leader's high watermark: compaction, which leaves gaps between
-                offsets, happens below it.
+            gaps_below: gaps between offsets, which compaction leaves, are taken where the batch
+                behind begins below this.
 
         Returns:
             What is wrong with the first batch that is not sound, or not what comes next; those
