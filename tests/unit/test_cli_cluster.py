@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
+import signal
+import types
 import uuid
 
+import anyio
 import pytest
 from click.testing import CliRunner
 
@@ -358,3 +362,33 @@ def test_leaders_are_elected_and_what_cannot_be_is_told(cluster):
     ]  # fmt: skip
     kinds = [one.election_type for one in cluster.asked("ElectLeaders")]
     assert kinds == [0, 1]
+
+
+def test_a_terminal_sees_how_far_the_moves_are(cluster, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(cluster_moves.sys, "stderr", terminal)
+    with cluster_moves._bar(12) as show:
+        show(5)
+    assert "5/12" in terminal.getvalue()
+
+
+def test_a_drain_that_is_interrupted_leaves_its_throttle_and_says_so(cluster, monkeypatch):
+    cluster.keep_moving, cluster.leaders[3] = True, 1
+
+    listed = []
+
+    async def sleep(_seconds):
+        listed.append(True)
+        signal.raise_signal(signal.SIGINT)
+        await anyio.sleep_forever()
+
+    monkeypatch.setattr(cluster_moves, "anyio", types.SimpleNamespace(sleep=sleep))
+    result = run(cluster, "drain", "4", "--throttle", "1M")
+    assert result.exit_code == 130
+    assert listed
+    assert "what was begun goes on, and so does its throttle" in result.stderr
+    assert len(cluster.asked("IncrementalAlterConfigs")) == 1
