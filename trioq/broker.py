@@ -216,6 +216,7 @@ class Broker:
             log_end=None if was_clean or self.config.is_clustered else partitions.log_end,
         )
         context.groups = groups.coordinator_at_first_use()
+        context.metrics.register("slots", groups.slots.counters)
         server = Server(context)
         self.server, self.context = server, context
         server.bind(self.config.endpoints())

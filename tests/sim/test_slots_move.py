@@ -53,6 +53,8 @@ async def test_a_slot_that_moves_away_answers_all_that_wait_and_the_group_goes_o
         pending = start_commit(one.groups, "g", {0: 8}, **membership(joined))
         await world.assign(2)
         await wait_all_tasks_blocked()
+        counters = one.service.slots.counters
+        assert (counters.led, counters.slots_gained, counters.slots_lost) == (0, 6, 6)
         assert isinstance(parked.answer, NotCoordinator)
         assert isinstance(pending.answer, NotCoordinator)
         assert isinstance(await commit(one.groups, "g", {0: 9}), NotCoordinator)

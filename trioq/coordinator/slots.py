@@ -23,6 +23,7 @@ from trioq.metastore.image import ClusterImage, SlotImage
 from trioq.metastore.layout import Slots
 from trioq.metastore.session import SessionState
 from trioq.metastore.write_chain import FencedChain
+from trioq.metrics import Counters
 
 _log = logs.get_logger(__name__)
 
@@ -99,6 +100,16 @@ class LedSlot:
                 self.on_demotion(self)
 
 
+class SlotCounters(Counters):
+    """Coordination slots: how many are led here, and how many came and went."""
+
+    __slots__ = ("led", "slots_gained", "slots_lost")
+
+    led: int
+    slots_gained: int
+    slots_lost: int
+
+
 class LedSlots:
     """All slots of the cluster, as seen by one broker.
 
@@ -115,6 +126,7 @@ class LedSlots:
         image: Callable[[], ClusterImage],
         on_lead: Callable[[LedSlot], None],
     ) -> None:
+        self.counters = SlotCounters()
         self._session = metastore.session
         self._metastore = metastore
         self._clock = clock
@@ -247,8 +259,14 @@ class LedSlots:
     def _demote_all(self) -> None:
         led = list(self._led.values())
         self._led.clear()
+        self._count(lost=len(led))
         for slot in led:
             slot.demote()
+
+    def _count(self, *, gained: int = 0, lost: int = 0) -> None:
+        self.counters.led = len(self._led)
+        self.counters.slots_gained += gained
+        self.counters.slots_lost += lost
 
     def _follow_image(self) -> None:
         if self._is_acting:
@@ -265,6 +283,7 @@ class LedSlots:
                 continue
             if held is not None:
                 del self._led[number]
+                self._count(lost=1)
                 held.demote()
             if is_mine:
                 self._led[number] = slot = LedSlot(
@@ -273,6 +292,7 @@ class LedSlots:
                     state.epoch,
                     may_have_writes=self._led_before.get(number) == state.epoch,
                 )
+                self._count(gained=1)
                 self._on_lead(slot)
 
 
