@@ -45,6 +45,18 @@ def test_version_and_help():
         assert "Usage: " in result.output
 
 
+def test_garbage_is_looked_for_again_once_all_is_imported():
+    code = (
+        "import gc, trioq.cli, trioq.cli.app, trioq.cli.serve, trioq.process\n"
+        "trioq.process.serve = lambda _config: print('serve', gc.isenabled(), gc.get_count()[2])\n"
+        "trioq.cli.app.trioq = lambda: print('main', gc.isenabled(), gc.get_count()[2])\n"
+        "trioq.cli.main()\n"
+        "trioq.cli.serve.run(trioq.config.BrokerConfig.from_mapping({}))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "main True 0\nserve True 0\n"
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_scripts(shell):
     result = invoke("completion", shell)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -104,6 +105,9 @@ def serve(
 def run(config: BrokerConfig) -> int:
     """Run the broker; the exit status of the process."""
     logs.configure(config.logging_level)
+    gc.disable()  # as in trioq.cli.main
     from trioq.process import serve as serve_broker  # noqa: PLC0415  wrong flags need no broker
 
+    gc.freeze()
+    gc.enable()
     return serve_broker(config)
