@@ -15,6 +15,8 @@ _MOST: Final = 15
 _SESSION_TIMEOUT_MS: Final = 4000
 """A broker that dies is missed after this time."""
 
+_CONNECTION_TIMEOUT_MS: Final = 30_000
+
 
 @click.command(
     "dev-cluster",
@@ -78,6 +80,7 @@ def dev_cluster(
     settings = {
         "default.replication.factor": str(min(brokers, 3)),
         "zookeeper.session.timeout.ms": str(_SESSION_TIMEOUT_MS),
+        "zookeeper.connection.timeout.ms": str(_CONNECTION_TIMEOUT_MS),
         "logging.level": log_level,
         **settings_from(pairs, "--set"),
     }
