@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -47,6 +48,7 @@ def main() -> int:
     parser.add_argument("--zookeepers", type=int, choices=(1, 3), default=3)
     parser.add_argument("--directory", type=Path, help="where what failed is kept")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))  # nothing is left behind
     names = arguments.faults.split(",") if arguments.faults else list(FAULTS)
     chosen = [FAULTS[name] for name in names]
     if reason := network.missing():

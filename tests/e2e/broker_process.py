@@ -128,6 +128,11 @@ class BrokerProcess:
         """Host and port of the broker that coordinates the group."""
         return self.host, self.port
 
+    @property
+    def given_config(self) -> dict[str, str]:
+        """What a topic is given by itself, of default replication factor."""
+        return {}
+
     def settle(self) -> None:
         """Return when every broker knows what any of them has answered: one knows at once."""
 

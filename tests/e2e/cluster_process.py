@@ -17,7 +17,7 @@ from tests.cluster.harness import Cluster
 from tests.e2e.broker_process import STOP_TIMEOUT_S, BrokerProcess
 from tests.zookeeper.server import ZooKeeperServer
 
-SESSION_TIMEOUT_MS = "6000"
+SESSION_TIMEOUT_MS = "10000"
 """Machines that run tests are busy: a broker that stands still for less is missed by nobody."""
 
 
@@ -85,6 +85,10 @@ class ClusterProcess(BrokerProcess):
     @property
     def address(self) -> str:
         return self.cluster.bootstrap
+
+    @property
+    def given_config(self) -> dict[str, str]:
+        return {"min.insync.replicas": "2"}
 
     def settle(self) -> None:
         """A change that is seen everywhere is behind all that was changed before it."""

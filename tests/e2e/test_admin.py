@@ -48,6 +48,7 @@ def test_confluent_creates_describes_grows_and_deletes(broker: BrokerProcess, to
     client.create_topics([new], validate_only=True)[topic].result(30)
     assert topic not in client.list_topics(timeout=30).topics
     client.create_topics([new])[topic].result(30)
+    broker.settle()
     assert error_of(client.create_topics([new])[topic]) == KafkaError.TOPIC_ALREADY_EXISTS
     found = client.list_topics(topic, timeout=30)
     assert found.controller_id == broker.controller_id
@@ -59,12 +60,14 @@ def test_confluent_creates_describes_grows_and_deletes(broker: BrokerProcess, to
     assert described.is_internal is False
     grow = admin.NewPartitions(topic, 5)
     client.create_partitions([grow])[topic].result(30)
+    broker.settle()
     assert len(client.list_topics(topic, timeout=30).topics[topic].partitions) == 5
     for count in (5, 3):
         fewer = client.create_partitions([admin.NewPartitions(topic, count)])[topic]
         assert error_of(fewer) == KafkaError.INVALID_PARTITIONS
     write(broker, topic, 3, partition=4)
     client.delete_topics([topic])[topic].result(30)
+    broker.settle()
     assert error_of(client.delete_topics([topic])[topic]) == KafkaError.UNKNOWN_TOPIC_OR_PART
     assert topic not in client.list_topics(timeout=30).topics
 
@@ -217,7 +220,7 @@ def test_kafka_python_elects_and_moves(
     assert client.list_partition_reassignments([here]) == {}
 
 
-def test_kafka_python_topics(kafka_python_admin: Any, topic: str) -> None:
+def test_kafka_python_topics(kafka_python_admin: Any, broker: BrokerProcess, topic: str) -> None:
     client = kafka_python_admin
     client.create_topics({topic: {"num_partitions": 3, "configs": {"retention.ms": "5"}}})
     client.wait_for_topics([topic])
@@ -231,6 +234,7 @@ def test_kafka_python_topics(kafka_python_admin: Any, topic: str) -> None:
     pages = client.describe_topic_partitions([topic], response_partition_limit=3)
     assert topic in str(pages)
     client.delete_topics([topic])
+    broker.settle()
     assert topic not in client.list_topics()
 
 

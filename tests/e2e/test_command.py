@@ -34,18 +34,20 @@ def test_topic_round_trip(broker: BrokerProcess, topic: str) -> None:
     assert [one["partitions"] for one in listed if one["name"] == topic] == [3]
     described = json.loads(topic_command(broker, "describe", topic, "--json").stdout)
     (details,) = described
-    assert details["config"] == {"retention.ms": "60000"}
+    assert details["config"] == {"retention.ms": "60000", **broker.given_config}
     assert [part["end_offset"] for part in details["partitions"]] == [0, 4, 0]
     altered = topic_command(
         broker, "alter", topic, "--config", "flush.policy=commit", "--partitions", 4
     )
     assert altered.returncode == 0
     topic_command(broker, "alter", topic, "--delete-config", "retention.ms")
+    broker.settle()
     (details,) = json.loads(topic_command(broker, "describe", topic, "--json").stdout)
-    assert details["config"] == {"flush.policy": "commit"}
+    assert details["config"] == {"flush.policy": "commit", **broker.given_config}
     assert len(details["partitions"]) == 4
     assert topic in topic_command(broker, "describe", topic).stdout
     assert topic_command(broker, "delete", topic).returncode == 0
+    broker.settle()
     assert topic_command(broker, "delete", topic).returncode == 1
     assert topic_command(broker, "delete", topic, "--if-exists").returncode == 0
     assert topic not in topic_command(broker, "list").stdout
