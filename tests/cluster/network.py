@@ -102,6 +102,7 @@ class Network:
                         _remove(number)
                 continue
             _run("ip", "link", "set", bridge, "alias", str(os.getpid()))
+            _remove_namespaces(number)  # of one who was killed while taking them away
             return number
         raise NetworkError("every subnet is taken")
 
@@ -188,10 +189,14 @@ class Network:
 
 
 def _remove(subnet: int) -> None:
+    _remove_namespaces(subnet)
+    _run("ip", "link", "del", f"{PREFIX}br{subnet}")
+
+
+def _remove_namespaces(subnet: int) -> None:
     listed = [line.split()[0] for line in _run("ip", "netns", "list").splitlines() if line]
     for namespace in listed:
         if namespace.startswith(f"{PREFIX}{subnet}-"):
             with contextlib.suppress(NetworkError):
                 _run("ip", "link", "del", namespace)
             _run("ip", "netns", "del", namespace)
-    _run("ip", "link", "del", f"{PREFIX}br{subnet}")
