@@ -27,6 +27,7 @@ from tests.e2e.conftest import (  # noqa: F401  fixtures
     shared_group_broker,
     start_broker,
     topic,
+    zookeepers,
 )
 
 BACKENDS = [
