@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 
 from tests.unit.storage_support import TOPIC_ID, TP, open_dirs, put
@@ -11,6 +13,7 @@ from trioq.metastore.image import ClusterImage, TopicImage
 from trioq.metastore.layout import NO_CONFIG, PartitionState
 from trioq.replication.partition import Partition
 from trioq.replication.partitions import Partitions
+from trioq.storage.checkpoints import LEADER_EPOCH_FILE
 from trioq.storage.memory_disk import MemoryDisk
 
 BROKER = BrokerConfig.from_mapping({"node.id": "1"})
@@ -70,6 +73,16 @@ def test_a_log_of_the_epoch_that_the_metastore_knows_is_hosted():
         partition = partitions.find(*TP)
         assert partition is not None
         assert partition.log.log_end_offset == 1
+
+
+def test_an_image_is_followed_to_its_end_where_one_log_cannot_be_read():
+    disk = disk_with_records(leader_epoch=7)
+    disk.inject("read_file", errno.EIO, path_contains=LEADER_EPOCH_FILE)
+    partitions = hosting(disk, image_of(2, 1, leader_epoch=8))
+    partition = partitions.find(*TP)
+    assert partition is not None
+    assert partition.log.failed
+    assert not partition.is_follower
 
 
 def test_a_replica_that_was_moved_away_is_dropped_with_its_log():

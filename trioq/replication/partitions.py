@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from trioq import logs
 from trioq.config import BrokerConfig, TopicConfig
-from trioq.errors import ConfigError, KafkaStorageError
+from trioq.errors import ConfigError, CorruptMessage, KafkaError, KafkaStorageError
 from trioq.metastore.image import changed_topics
 from trioq.replication.partition import Partition
 from trioq.types import TopicId, TopicPartition
@@ -202,7 +202,12 @@ class Partitions:
         believed: the data stays as it is (SAFETY rule 3).
         """
         key = (partition.topic_id, partition.topic_partition.partition)
-        latest_epoch = partition.log.epochs.latest_epoch
+        try:
+            latest_epoch = partition.log.epochs.latest_epoch
+        except (KafkaStorageError, CorruptMessage) as error:
+            # Hosted all the same: offline, or copied anew from the leader.
+            _log_offline(partition.topic_partition, error)
+            latest_epoch = -1
         if latest_epoch > state.leader_epoch and key not in self._refused:
             self._refused.add(key)
             log.error(
@@ -217,5 +222,5 @@ class Partitions:
         return key in self._refused
 
 
-def _log_offline(topic_partition: TopicPartition, error: KafkaStorageError) -> None:
+def _log_offline(topic_partition: TopicPartition, error: KafkaError) -> None:
     log.error("partition_offline", partition=str(topic_partition), reason=str(error))
