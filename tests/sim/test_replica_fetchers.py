@@ -9,7 +9,10 @@ import pytest
 import trio
 
 from tests.sim.replica_world import ReplicaWorld, in_virtual_time, replica_world
-from tests.unit.storage_support import headers
+from tests.unit.storage_support import TOPIC_ID, headers
+from trioq.errors import CorruptMessage
+from trioq.replication.fetch_session_state import Position
+from trioq.replication.partition import Partition
 from trioq.storage.memory_disk import MemoryDisk
 from trioq.wire.messages.fetch import FetchRequest
 
@@ -316,6 +319,70 @@ def test_a_follower_whose_files_are_damaged_is_copied_anew() -> None:
         assert follower.fetchers.counters.restarts == 1
 
     run(story, topic_config={"min.insync.replicas": "1"})
+
+
+def test_a_follower_that_finds_its_damage_before_it_asks_is_copied_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def story(world: ReplicaWorld) -> None:
+        world.elect(1)
+        world.produce()
+        await world.settled()
+        damaged = {world.brokers[2].partition()}
+        position = Partition.position
+
+        def find_damage(self: Partition) -> Position | None:
+            if self in damaged:
+                damaged.remove(self)
+                raise CorruptMessage("no batch where one should be")
+            return position(self)
+
+        monkeypatch.setattr(Partition, "position", find_damage)
+        world.elect(1, isr=(1, 3), broker_epochs=(10, 30))
+        await world.until(lambda: world.brokers[2].fetchers.counters.restarts == 1)
+        world.produce()
+        await world.settled()
+        assert_same(world)
+
+    run(story, topic_config={"min.insync.replicas": "1"})
+
+
+def test_a_follower_given_up_while_its_leaders_ends_are_asked_for_is_followed_anew() -> None:
+    async def story(world: ReplicaWorld) -> None:
+        world.elect(1)
+        world.produce()
+        await world.settled()
+        follower = world.brokers[2]
+        fetcher = next(iter(follower.fetchers))
+        key = (TOPIC_ID, 0)
+        fetcher.unfollow(key)
+        fetcher.follow(follower.partition())
+        fetcher._come_into_range(key, follower.partition(), 0, 0)
+        assert follower.log().log_end_offset == 1
+        world.produce()
+        await world.settled()
+
+    run(story)
+
+
+def test_a_log_directory_that_failed_for_another_log_is_not_asked_for() -> None:
+    async def story(world: ReplicaWorld) -> None:
+        for number in range(2):
+            world.elect(1, number)
+            world.produce(number=number)
+        await world.settled(0)
+        await world.settled(1)
+        follower = world.brokers[2]
+        # One directory holds both: fail the one log alone, as its directory's failure would.
+        follower.log(0).log_dir.logs.pop(follower.log(1))
+        follower.log(0).log_dir.fail(OSError(errno.EIO, "as another log met it"))
+        world.produce(number=0)
+        await trio.sleep(1)
+        world.calls.clear()
+        await trio.sleep(5)
+        assert sum(origin == 2 for origin, _, _ in world.calls) < 100
+
+    run(story, partitions=2)
 
 
 def test_a_failing_log_directory_touches_its_own_partitions_only() -> None:

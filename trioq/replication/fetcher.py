@@ -70,12 +70,13 @@ class ReplicaFetcher(FetchedReplicas):
                 plan = self._plan(trio.current_time())
                 if plan is not None:
                     await self._fetch(plan)
-                if self._look_up:
+                is_looked_up = bool(self._look_up)
+                if is_looked_up:
                     await self._look_ends_up()
-                if plan is None:
-                    await self._wait_until(self._state.next_retry_s())
-                else:
+                if plan is not None:
                     await self._settle()
+                elif not is_looked_up:
+                    await self._wait_until(self._state.next_retry_s())
         finally:
             self._channel.close()
 
@@ -135,6 +136,9 @@ class ReplicaFetcher(FetchedReplicas):
             self._paused[key] = free_at_s
             return None
         self._terms[key] = partition.term
+        if partition.log.failed:  # with its directory, for what another log met there
+            self._offline.append(key)
+            return None
         try:
             at = partition.position()
         except KafkaStorageError:
@@ -290,6 +294,8 @@ class ReplicaFetcher(FetchedReplicas):
         """Ask where the leader's logs begin and end, and come back into their range."""
         keys = [key for key in dict.fromkeys(self._look_up) if key in self._partitions]
         self._look_up.clear()
+        if not keys:
+            return
         partitions = [self._partitions[key] for key in keys]
         replica_id, timeout_s = self._config().node_id, self._request_timeout_s
         try:
@@ -318,15 +324,14 @@ class ReplicaFetcher(FetchedReplicas):
         self, key: PartitionKey, partition: Partition, start: int | None, end: int | None
     ) -> None:
         is_moved = False
+        term = self._terms.get(key, -1)  # -1: given up and followed again meanwhile
         try:
             if start is None or end is None:
                 pass
             elif key in self._damaged:
-                is_moved = partition.begin_again(term=self._terms[key], leader_start=start)
+                is_moved = partition.begin_again(term=term, leader_start=start)
             else:
-                is_moved = partition.come_into_range(
-                    term=self._terms[key], leader_start=start, leader_end=end
-                )
+                is_moved = partition.come_into_range(term=term, leader_start=start, leader_end=end)
         except KafkaStorageError as error:
             self._failed(key, error)
             return
