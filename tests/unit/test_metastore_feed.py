@@ -237,6 +237,30 @@ async def test_brokers_come_and_go_in_the_image(metastore):
         follower_nursery.cancel_scope.cancel()
 
 
+async def test_a_broker_that_goes_while_everything_is_read_again_is_gone(metastore, monkeypatch):
+    gone = await register_broker(metastore, registration(2))
+    follower = ImageFollower(metastore)
+    read_tree, reads, may_read = metastore.read_tree, trio.Event(), trio.Event()
+
+    async def read_slowly(path):
+        reads.set()
+        await may_read.wait()
+        return await read_tree(path)
+
+    async with trio.open_nursery() as follower_nursery:
+        await follower_nursery.start(follower.run)
+        monkeypatch.setattr(metastore, "read_tree", read_slowly)
+        async with trio.open_nursery() as load_nursery:
+            load_nursery.start_soon(follower.load)
+            await reads.wait()
+            await metastore.delete(gone.path(), 0)
+            while follower.image.brokers:
+                await follower.wait_for_swap(follower.image)
+            may_read.set()
+        assert not follower.image.brokers
+        follower_nursery.cancel_scope.cancel()
+
+
 async def test_a_broker_id_held_by_another_directory_is_refused(metastore):
     await register_broker(metastore, registration(1, "mine"))
     with pytest.raises(StartupError, match="broker id 1 is taken by a broker on host host"):

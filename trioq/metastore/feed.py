@@ -195,7 +195,6 @@ class ImageFollower:
     async def _read_image(self) -> ClusterImage | None:
         """The image read in bulk; None when the feed was trimmed or reset meanwhile."""
         position = await last_sequence(self._metastore)
-        brokers = await self._read_brokers()
         tree: dict[str, store.Node] = {}
         for top in (layout.TOPIC_IDS, layout.BROKER_CONFIGS, layout.CLUSTER):
             tree |= await self._metastore.read_tree(top)
@@ -204,6 +203,8 @@ class ImageFollower:
         entries = await self._read_entries(position)
         if entries is None:
             return None
+        # Last: the feed does not tell of brokers, and who went meanwhile may have been noticed.
+        brokers = await self._read_brokers()
         return ClusterImage.load(tree, entries, brokers, position)
 
     async def _read_slots(self) -> dict[str, store.Node]:
