@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from trioq._native.socket_io import recv_into
+from trioq._native.socket_io import recv_into, send
 from trioq.errors import PeerUnreachable, ProtocolViolation
 from trioq.wire.api_keys import Api
 from trioq.wire.framing import request_frame
@@ -136,7 +136,7 @@ class PeerConnection:
         """
         is_done = False
         try:
-            await self._stream.send_all(b"".join(parts))  # type: ignore[arg-type]  # no regions
+            await self._send(b"".join(parts))  # type: ignore[arg-type]  # no regions
             frame = await self._receive()
             is_done = True
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
@@ -147,6 +147,12 @@ class PeerConnection:
             if not is_done:
                 self.close()
         return frame
+
+    async def _send(self, data: bytes) -> None:
+        """Send it all; at once where the socket takes it, since the answer is waited for anyway."""
+        sent = max(0, send(self._stream.socket.fileno(), data, 0, len(data)))
+        if sent < len(data):
+            await self._stream.send_all(memoryview(data)[sent:])
 
     async def _receive(self) -> memoryview:
         """One whole frame, in the buffer."""
