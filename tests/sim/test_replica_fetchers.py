@@ -8,13 +8,14 @@ from random import Random
 import pytest
 import trio
 
-from tests.sim.replica_world import ReplicaWorld, in_virtual_time, replica_world
+from tests.sim.replica_world import FakeChannel, ReplicaWorld, in_virtual_time, replica_world
 from tests.unit.storage_support import TOPIC_ID, headers
 from trioq.errors import CorruptMessage
 from trioq.replication.fetch_session_state import Position
 from trioq.replication.partition import Partition
 from trioq.storage.memory_disk import MemoryDisk
 from trioq.wire.messages.fetch import FetchRequest
+from trioq.wire.schema import Message
 
 
 def run(story, **options: object) -> None:
@@ -596,6 +597,33 @@ def test_an_answer_of_a_leader_that_has_registered_anew_is_not_waited_for() -> N
         world.produce()
         await world.settled()
         assert trio.current_time() - started < 2
+
+    run(story)
+
+
+class EagerChannel(FakeChannel):
+    """The leader has always answered, with more, before anybody looks."""
+
+    calls = 0
+
+    async def call(self, request: Message, *, api_version: int, timeout_s: float) -> Message:
+        assert isinstance(request, FetchRequest)
+        type(self).calls += 1
+        assert self.calls < 1000, "nobody else has a turn"
+        self.world.produce()
+        return await self.fetch(self.world.brokers[self.target], request)
+
+
+def test_a_leader_that_answers_at_once_does_not_take_the_loop() -> None:
+    async def story(world: ReplicaWorld) -> None:
+        follower = world.brokers[2]
+        follower.channel = lambda broker_id, **_: EagerChannel(world, 2, broker_id)  # type: ignore[method-assign]
+        world.elect(1)
+        turns = 0
+        while EagerChannel.calls < 200:
+            await trio.sleep(0)
+            turns += 1
+        assert turns >= 40
 
     run(story)
 

@@ -43,7 +43,8 @@ if TYPE_CHECKING:
     from trioq.wire.schema import Message
 
 PASS_BYTES: Final = 1 << 20
-"""So many bytes are appended between two checkpoints."""
+PASS_REQUESTS: Final = 4
+"""So many bytes are appended, and so many answers taken, between two checkpoints at most."""
 
 SETTLE_S: Final = 0.1
 """How long the next request waits for logs that have to write or sync; those that take longer
@@ -61,10 +62,16 @@ class ReplicaFetcher(FetchedReplicas):
 
     async def run(self) -> None:
         """Fetch until cancelled; then what was appended is written, or about to be."""
+        requests = 0
         self._state.unanswered()  # whatever an earlier run, which failed, had asked
         try:
             while True:
-                await trio.lowlevel.checkpoint_if_cancelled()
+                # A leader on another core may have answered before this looks: then no call waits.
+                requests += 1
+                if requests % PASS_REQUESTS:
+                    await trio.lowlevel.checkpoint_if_cancelled()
+                else:
+                    await trio.lowlevel.checkpoint()
                 self._wake = trio.Event()
                 self._follow_registration()
                 plan = self._plan(trio.current_time())
