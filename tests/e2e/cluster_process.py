@@ -175,6 +175,9 @@ class ClusterProcess(BrokerProcess):
 
     # ---- what it says and holds
 
+    def problems(self) -> list[dict[str, Any]]:
+        return self.cluster.problems()
+
     def log_text(self) -> str:
         return "".join(broker.log_text() for broker in self._brokers)
 

@@ -175,6 +175,13 @@ def start_member() -> Iterator[Callable[..., Member]]:
 
 
 @pytest.fixture
+def no_cluster() -> None:
+    """For tests of what becomes of a broker that has nobody beside it."""
+    if ON_A_CLUSTER:
+        pytest.skip("a test of a broker that is alone")
+
+
+@pytest.fixture
 def start_broker(tmp_path: Path, new_broker: Make) -> Iterator[Make]:
     """Start a broker of the test's own; see BrokerProcess for the arguments."""
     numbers = itertools.count()

@@ -9,6 +9,7 @@ from typing import Any
 
 import confluent_kafka
 import confluent_kafka.admin
+import pytest
 
 from tests.e2e.broker_process import BrokerProcess
 from tests.e2e.clients import Confluent
@@ -116,6 +117,7 @@ def test_kill_9_loses_no_acknowledged_commit(start_broker: Callable[..., BrokerP
     assert not [line for line in broker.log_lines() if line["event"].startswith("committed offs")]
 
 
+@pytest.mark.usefixtures("no_cluster")
 def test_safety_4_a_commit_beyond_a_log_that_lost_its_end_is_set_back(
     start_broker: Callable[..., BrokerProcess],
 ) -> None:
