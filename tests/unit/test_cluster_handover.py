@@ -129,8 +129,16 @@ async def test_what_remains_is_told_after_so_long(autojump_clock):
     assert lines[-1]["remaining"] == 1
 
 
+async def test_who_leads_nothing_leaves_the_isrs_of_others():
+    world = World(leader=2)
+    world.answers = [ControlledShutdownResponse()]
+    await world.handover.run(US, timeout_s=5)
+    assert world.asked == [(2, 1, 5)]
+
+
 async def test_nobody_is_asked_where_there_is_nothing_to_hand_over():
     world = World(leader=2)
+    world.image = ClusterImage(brokers=world.image.brokers)
     await world.handover.run(US, timeout_s=5)
     alone = World()
     alone.image = ClusterImage(

@@ -37,12 +37,15 @@ class Handover:
     async def run(self, registration: BrokerRegistration, *, timeout_s: float) -> None:
         """Ask until nothing is led here that another could lead, at most for `timeout_s`.
 
+        Once asked, the controller also takes this broker out of the ISRs of what others lead, who
+        would wait for it until its session has ended.
+
         Returns when this broker's own image shows it, so that it has told its clients, too. Logs
         what remains. Cancelled: some is handed over.
         """
         broker_id = registration.broker_id
         before = _led_here(self._follower.image, broker_id)
-        if not before:
+        if not before and not _is_in_sync_elsewhere(self._follower.image, broker_id):
             return
         reason = "the controller did not answer"
         with trio.move_on_after(timeout_s):
@@ -101,3 +104,12 @@ def _led_here(image: ClusterImage, broker_id: int) -> int:
         for state in topic.partitions
     )
     return partitions + sum(slot.leader == broker_id for slot in image.slots)
+
+
+def _is_in_sync_elsewhere(image: ClusterImage, broker_id: int) -> bool:
+    """Whether the broker counts for acknowledgements of other leaders."""
+    return any(
+        state.leader not in {broker_id, -1} and broker_id in state.isr
+        for topic in image.topics.values()
+        for state in topic.partitions
+    )
