@@ -222,6 +222,27 @@ def test_a_consumer_does_not_go_on_with_a_followers_session(leader: Leader) -> N
     assert fetched(leader, -1).error_code == FetchSessionIdNotFound.code
 
 
+def test_a_followers_session_has_room_where_consumers_have_taken_all(leader: Leader) -> None:
+    ids = [open_session(leader, -1) for _ in range(11)]
+    assert all(ids[:10])
+    assert ids[10] == 0
+    assert open_session(leader, 2)
+    fetch(leader, -1, {}, session=(ids[0], 1), wait_ms=0)
+    assert fetched(leader, -1).error_code == FetchSessionIdNotFound.code
+    fetch(leader, -1, {}, session=(ids[1], 1), wait_ms=0)
+    assert fetched(leader, -1).error_code == 0
+    # Followers leave each other theirs.
+    assert all(open_session(leader, 2) for _ in range(9))
+    assert open_session(leader, 2) == 0
+
+
+def open_session(leader: Leader, replica: int) -> int:
+    fetch(leader, replica, {0: 0}, session=(0, 0), wait_ms=0)
+    answer = fetched(leader, replica)
+    assert answer is not None
+    return answer.session_id
+
+
 def test_who_left_the_isr_states_its_position_anew_even_if_it_rests(leader: Leader) -> None:
     fetch(leader, 2, {0: 0}, session=(0, 0), wait_ms=0)
     session = fetched(leader, 2).session_id

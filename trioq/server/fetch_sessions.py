@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 from collections import OrderedDict
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from trioq.errors import (
     FetchSessionIdNotFound,
@@ -91,6 +91,9 @@ class FetchSession:
 
     __slots__ = ("_by_partition", "epoch", "followed", "last_used_s", "parked", "ready",
                  "session_id", "uses_topic_ids")  # fmt: skip
+
+    gives_way: ClassVar[bool] = True
+    """To a follower that needs its place in a full cache."""
 
     def __init__(self, session_id: int, *, uses_topic_ids: bool) -> None:
         self.session_id = session_id
@@ -189,8 +192,8 @@ class FetchSessions:
     """The broker's fetch sessions, at most `slots` of them.
 
     A full cache gives up its least recently used session if that was idle for
-    `eviction_s`; otherwise the newcomer is served without a session, which every client
-    understands.
+    `eviction_s`, or for a follower the one of a consumer that was used least recently; otherwise
+    the newcomer is served without a session, which every client understands.
     """
 
     __slots__ = ("_eviction_s", "_sessions", "_slots")
@@ -215,12 +218,15 @@ class FetchSessions:
 
         `make` makes it, if not FetchSession itself.
         """
-        if len(self._sessions) >= self._slots and not self._evict(now_s):
+        kind = make or FetchSession
+        if len(self._sessions) >= self._slots and not self._evict(
+            now_s, at_once=not kind.gives_way
+        ):
             return None
         session_id = 0
         while session_id == 0 or session_id in self._sessions:
             session_id = secrets.randbits(31)
-        session = (make or FetchSession)(session_id, uses_topic_ids=uses_topic_ids)
+        session = kind(session_id, uses_topic_ids=uses_topic_ids)
         session.last_used_s = now_s
         for one in followed:
             session.follow(one)
@@ -257,11 +263,13 @@ class FetchSessions:
         if session is not None:
             session.close()
 
-    def _evict(self, now_s: float) -> bool:
-        if not self._sessions:
-            return False
-        oldest = next(iter(self._sessions.values()))
-        if now_s - oldest.last_used_s < self._eviction_s:
+    def _evict(self, now_s: float, *, at_once: bool) -> bool:
+        """Make room; with `at_once` also at the cost of a consumer that comes often."""
+        oldest = next(iter(self._sessions.values()), None)
+        if oldest is not None and now_s - oldest.last_used_s < self._eviction_s:
+            of_consumers = (one for one in self._sessions.values() if one.gives_way)
+            oldest = next(of_consumers, None) if at_once else None
+        if oldest is None:
             return False
         self.close(oldest.session_id)
         return True

@@ -9,7 +9,7 @@ themselves, and replicas that are being added get no more than leader.replicatio
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from trioq.server.fetch_answer import FetchAnswer
 from trioq.server.fetch_sessions import FetchSession
@@ -102,6 +102,8 @@ class ReplicaSession(FetchSession):
     """What one fetcher of a follower follows. A ReplicaListener."""
 
     __slots__ = ()
+
+    gives_way: ClassVar[bool] = False
 
     def high_watermark_moved(self, partition: Replica) -> None:
         """See trioq.replication.waiters.ReplicaListener."""
