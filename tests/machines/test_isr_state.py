@@ -8,9 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trioq.controller.election_state import LiveBroker, Standing, standing
 from trioq.errors import BrokerBug
 from trioq.metastore.layout import PartitionState
-from trioq.replication.isr_state import LAG_BY_MESSAGES_S, REJOIN_S, IsrState, changed_isr
+from trioq.replication.isr_state import (
+    LAG_BY_MESSAGES_S,
+    REJOIN_S,
+    IsrState,
+    changed_isr,
+    handed_over,
+)
 
 LEADER = 1
 EVERYBODY = (1, 2, 3, 4, 5)
@@ -252,3 +259,14 @@ def test_lag_by_messages_acts_only_when_it_lasts() -> None:
     assert laggards(isr, 400, 4 + LAG_BY_MESSAGES_S, most=0) == set()
     assert laggards(isr, 400, 5, most=150) == set()
     assert laggards(isr, 400, 5 + LAG_BY_MESSAGES_S, most=150) == {2}
+
+
+def test_rule_9_a_leader_whose_log_failed_stays_known_while_too_few_remain() -> None:
+    """It leads no more, but once its log can be read again it is asked how far that reaches."""
+    state = PartitionState(1, 5, (1, 2), (10, 20), (1, 2, 3))
+    after = handed_over(state, min_insync=2)
+    assert (after.leader, after.last_leader, after.leader_epoch, after.isr) == (-1, 1, 6, (2,))
+    assert after.elr == (1,)
+    for live in (LiveBroker(10, True), LiveBroker(11, True), LiveBroker(12, False)):
+        assert standing(after.elr_epochs[0], live) is Standing.LOST
+    assert handed_over(state, min_insync=1).elr == ()

@@ -25,7 +25,7 @@ from trioq import logs
 from trioq.errors import KafkaStorageError, MetastoreError
 from trioq.metastore import feed, layout, store
 from trioq.metrics import Counters
-from trioq.replication.isr_state import changed_isr
+from trioq.replication.isr_state import changed_isr, handed_over
 
 if TYPE_CHECKING:
     from trioq.clock import Clock
@@ -183,8 +183,7 @@ class IsrKeeper:
         me = partition.local_id
         if state.leader != me or len(state.isr) == 1 or not partition.is_named_by(state):
             return None
-        without = changed_isr(state, joining={}, leaving={me}, min_insync=1)
-        after = without._replace(leader=-1, leader_epoch=state.leader_epoch + 1, last_leader=me)
+        after = handed_over(state, min_insync=partition.config.min_insync_replicas)
         return _Change(partition, state, after)
 
     # ---- writing --------------------------------------------------------------------------

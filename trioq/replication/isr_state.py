@@ -348,3 +348,24 @@ def changed_isr(
         elr=tuple(elr),
         elr_epochs=tuple(elr.values()),
     )
+
+
+def handed_over(state: PartitionState, *, min_insync: int) -> PartitionState:
+    """The state in which the leader, whose log has failed, asks for another in the ISR to lead.
+
+    If too few remain, its log may hold what they lose: it stays known (rule 9), but under a broker
+    epoch of which its present one is no continuation, so that it leads only if its log, once it
+    can be read again, turns out to reach furthest.
+    """
+    leader = state.leader
+    after = changed_isr(state, joining={}, leaving={leader}, min_insync=min_insync)
+    elr_epochs = tuple(
+        epoch - 2 if broker == leader else epoch
+        for broker, epoch in zip(after.elr, after.elr_epochs, strict=True)
+    )
+    return after._replace(
+        leader=-1,
+        leader_epoch=state.leader_epoch + 1,
+        last_leader=leader,
+        elr_epochs=elr_epochs,
+    )
