@@ -40,6 +40,8 @@ class Faults:
         world.cut.clear()
         world.cut_off.clear()
         for broker in world.brokers.values():
+            if broker.process is not None and broker.process.log.failed:
+                world.crash(broker.broker_id, power=False)
             if broker.process is None:
                 world.start(broker.broker_id)
 
@@ -68,6 +70,24 @@ class Faults:
 
     def _power(self) -> None:
         self._kill(power=True)
+
+    def _disk(self) -> None:
+        """A log directory fails: offline until the broker is started again."""
+        number = self._broker()
+        process = self._world.brokers[number].process
+        if process is not None:
+            self._world.note(f"the log directory of {number} fails")
+            process.log.fail()
+            delay_ms = self._random.choice([50, 600, 2000])
+            self._world.at(delay_ms, partial(self._repair, process))
+
+    def _repair(self, process: Process) -> None:
+        """An operator notices."""
+        number = process.broker_id
+        if self._world.brokers[number].process is process:
+            self._world.stop(number)
+            self._world.crash(number, power=False)  # where it is paused
+            self._until_start(number)
 
     def _wipe(self) -> None:
         """The disk is replaced by an empty one, which has another directory id."""

@@ -6,7 +6,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from trioq.errors import KafkaError, NotLeaderOrFollower
+from trioq.errors import KafkaError, KafkaStorageError, NotLeaderOrFollower
 from trioq.replication.fetch_session_state import Position
 from trioq.replication.fetcher_state import Verdict, judge
 
@@ -87,10 +87,10 @@ class Fetching:
         match judge(answer["error_code"], is_diverging=answer.get("diverging") is not None):
             case Verdict.TRUNCATE:
                 epoch, end_offset = answer["diverging"]
-                with suppress(NotLeaderOrFollower):
+                with suppress(NotLeaderOrFollower, KafkaStorageError):
                     partition.cut_to_leader(term=term, leader_epoch=epoch, end_offset=end_offset)
             case Verdict.APPEND if log.log_end_offset == stated.fetch_offset:
-                with suppress(NotLeaderOrFollower):
+                with suppress(NotLeaderOrFollower, KafkaStorageError):
                     partition.append_as_follower(
                         answer["batches"],
                         term=term,
@@ -121,7 +121,7 @@ class Fetching:
 
         def answered(back: Process, bounds: tuple[int, int]) -> None:
             if back is process:
-                with suppress(NotLeaderOrFollower):
+                with suppress(NotLeaderOrFollower, KafkaStorageError):
                     process.partition.come_into_range(
                         term=term, leader_start=bounds[0], leader_end=bounds[1]
                     )

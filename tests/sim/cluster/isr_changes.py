@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from trioq.metastore.layout import PartitionState
-from trioq.replication.isr_state import changed_isr
+from trioq.replication.isr_state import changed_isr, handed_over
 
 if TYPE_CHECKING:
     from tests.sim.cluster.process import Process
@@ -25,7 +25,10 @@ class IsrChanges:
     def _look(self) -> None:
         process = self._process
         partition, isr = process.partition, process.partition.isr
-        if self._in_flight or isr is None:
+        if self._in_flight:
+            return
+        if isr is None:
+            self._hand_over()
             return
         log = process.log
         now_s = process.clock.monotonic_s()
@@ -45,9 +48,21 @@ class IsrChanges:
         before = isr.state
         after = changed_isr(before, joining=joining, leaving=leaving, min_insync=2)
         partition.propose_isr(dict(zip(after.isr, after.broker_epochs, strict=True)))
+        self._write(before, after)
+
+    def _hand_over(self) -> None:
+        """A partition whose log failed here is another's to lead, if another is in sync."""
+        partition, me = self._process.partition, self._process.broker_id
+        state = partition.state
+        if state is None or not partition.log.failed or state.leader != me:
+            return
+        if len(state.isr) > 1 and partition.is_named_by(state):
+            self._write(state, handed_over(state, min_insync=2))
+
+    def _write(self, before: PartitionState, after: PartitionState) -> None:
         self._in_flight = True
         self._world.call(
-            process,
+            self._process,
             partial(self._world.metastore.set_state, before, after),
             self._answered,
         )

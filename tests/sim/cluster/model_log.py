@@ -8,7 +8,7 @@ from random import Random
 from typing import Any, NamedTuple
 
 from trioq._native.log_tail import DirtyLogs, LogTail, WriteMode
-from trioq.errors import OffsetOutOfRange
+from trioq.errors import KafkaStorageError, OffsetOutOfRange
 from trioq.storage.epoch_cache import EpochCache
 from trioq.storage.log import Appended, Log
 from trioq.storage.log_state import LogState
@@ -90,6 +90,8 @@ class ModelLog(LogTail):
 
     def append(self, batch: Any, _header: object, *, leader_epoch: int, now_ms: int) -> Appended:
         """Stage a batch, given as (value, number of records)."""
+        if self.failed:
+            raise self.offline_error()
         value, records = batch
         base = self.log_end_offset
         self.log_end_offset = base + records
@@ -139,9 +141,23 @@ class ModelLog(LogTail):
 
     def synced(self, end_offset: int, truncations: int) -> None:
         """A sync that began when the log ended there, after so many truncations, is done."""
-        if truncations == self.truncations and end_offset > self.synced_end_offset:
+        if (
+            not self.failed
+            and truncations == self.truncations
+            and end_offset > self.synced_end_offset
+        ):
             self.synced_end_offset = end_offset
             self.tell_progress()
+
+    def fail(self) -> None:
+        """The log directory goes offline; what was staged is forgotten."""
+        self.failed = True
+        self._staged.clear()
+        self.log_end_offset = self.written_end_offset
+        self.tell_progress()
+
+    def offline_error(self) -> KafkaStorageError:
+        return KafkaStorageError("offline")
 
     def tell_progress(self) -> None:
         if self.on_progress is not None:
@@ -153,6 +169,8 @@ class ModelLog(LogTail):
         self, offset: int, max_bytes: int, *, end_offset: int, min_one_batch: bool
     ) -> list[Batch] | None:
         """At most `max_bytes` batches."""
+        if self.failed:
+            raise self.offline_error()
         if not self.log_start_offset <= offset <= self.log_end_offset:
             raise OffsetOutOfRange
         first = bisect_right(self._bases, offset) - 1

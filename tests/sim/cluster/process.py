@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import lru_cache, partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from tests.sim.cluster.isr_changes import IsrChanges
 from tests.sim.cluster.metastore import TOPIC, TOPIC_ID, Expired, Refused, Unknown
 from tests.sim.cluster.model_log import Batch, ModelLog
 from trioq.config import BrokerConfig, TopicConfig
-from trioq.errors import KafkaError
+from trioq.errors import KafkaError, KafkaStorageError
 from trioq.metastore.image import ClusterImage
 from trioq.metastore.layout import PartitionState
 from trioq.replication.partition import ACKS_ALL, Partition
@@ -159,14 +160,18 @@ class Process:
     def see(self, image: ClusterImage) -> None:
         """An image has come."""
         self.image = image
-        self.partition.apply_state(image.topics_by_id[TOPIC_ID].partitions[0])
+        self._apply(image.topics_by_id[TOPIC_ID].partitions[0])
         self.fetching.follow()
         self.controlling.look()
 
     def see_state(self, state: PartitionState) -> None:
         """The state of the partition is known before its image comes."""
-        self.partition.apply_state(state)
+        self._apply(state)
         self.fetching.follow()
+
+    def _apply(self, state: PartitionState) -> None:
+        with suppress(KafkaStorageError):
+            self.partition.apply_state(state)
 
     # ---- the log ------------------------------------------------------------------------
 
@@ -189,7 +194,7 @@ class Process:
     @property
     def stops_cleanly(self) -> bool:
         """What the mark of a clean stop may say: all that was held in the last epoch is there."""
-        return self.was_clean
+        return self.was_clean and not self.log.failed
 
     def close(self) -> None:
         self.log.checkpoint()

@@ -9,6 +9,7 @@ FAULTS = (
     "kill",
     "power",
     "wipe",
+    "disk",
     "clean",
     "pause",
     "one-way",
