@@ -154,8 +154,12 @@ def _one_is_enough() -> Patch:
     high_watermark = IsrState.high_watermark
 
     def broken(self: IsrState, local_end_offset: int) -> int:
-        self.least = 1
-        return high_watermark(self, local_end_offset)
+        self.least, state = 1, self.state
+        self.state = state._replace(elr=())
+        try:
+            return high_watermark(self, local_end_offset)
+        finally:
+            self.state = state
 
     return patch.object(IsrState, "high_watermark", broken)
 
