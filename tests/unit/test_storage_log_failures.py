@@ -79,6 +79,31 @@ def test_failed_or_short_write_truncates_back_and_fails_all_that_was_queued(disk
     assert append(log, batch(b"again", producer=(1, 0, 1))).base_offset == 1
 
 
+def reopened_with_unreadable_producers(disk):
+    """A log that was closed in order, whose producers nobody has asked for; they cannot be read."""
+    dirs, log = open_log(disk)
+    put(log, b"x" * 400, producer=(1, 0, 0))
+    dirs.close()
+    dirs, log = open_log(disk, segment_bytes=600)
+    disk.inject("read_file", errno.EIO, path_contains=".snapshot")
+    return dirs, log
+
+
+def test_producers_that_cannot_be_read_when_a_segment_is_full_take_the_directory_offline(disk):
+    dirs, log = reopened_with_unreadable_producers(disk)
+    append(log, batch(b"y" * 400))
+    assert dirs.end_pass()
+    assert log.failed
+    assert (log.log_end_offset, log.is_borrowing) == (1, False)
+
+
+def test_producers_that_cannot_be_read_at_the_end_take_the_directory_offline(disk):
+    dirs, log = reopened_with_unreadable_producers(disk)
+    put(log, b"y")
+    dirs.close()
+    assert not open_dirs(disk).dirs[0].was_clean
+
+
 def test_failed_sync_is_never_retried(disk):
     """SAFETY rule 2."""
     dirs, log = open_log(disk, flush_policy="commit")

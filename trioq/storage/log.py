@@ -339,7 +339,7 @@ class Log(ReplicaLog):
     def settle(self) -> SyncRequest | None:
         """Write what lets the next start trust this log as it is; what is left is to sync.
 
-        Nothing may be staged. Raises OSError, CorruptMessage.
+        Nothing may be staged. Raises OSError, KafkaStorageError, CorruptMessage.
         """
         assert not self.is_borrowing, "settle while batches are staged"
         segments = self.segments
@@ -350,8 +350,9 @@ class Log(ReplicaLog):
             segments.seal(active)
         end_offset = self.written_end_offset
         if end_offset not in segments.snapshots:
+            producers = self.producers  # loaded, perhaps from a snapshot that goes now
             segments.retire_snapshots(active.base_offset + 1, end_offset, 0)
-            write_snapshot(segments, self.producers, end_offset)
+            write_snapshot(segments, producers, end_offset)
             segments.names_changed = True
         return self.begin_sync(everything=True)
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from trioq._native.batch import BatchHeader
 from trioq._native.log_tail import Staged, first_group
-from trioq.errors import CorruptMessage, MessageTooLarge
+from trioq.errors import CorruptMessage, KafkaStorageError, MessageTooLarge
 from trioq.storage.checkpoints import LEADER_EPOCH_FILE
 from trioq.storage.log_config import LogConfig
 from trioq.storage.log_dir_files import write_checkpoints
@@ -116,6 +116,8 @@ class AppendLog(LogState):
         except OSError as error:
             self.log_dir.fail(error)
             return True
+        except KafkaStorageError:
+            return True  # what a new segment needs of the old one could not be read: offline now
         except CorruptMessage as error:
             self._fail_corrupt(error)
             return True

@@ -6,7 +6,7 @@ import uuid
 from typing import NamedTuple
 
 from trioq import logs
-from trioq.errors import CorruptMessage, StartupError
+from trioq.errors import CorruptMessage, KafkaStorageError, StartupError
 from trioq.storage.checkpoints import (
     CLEANER_FILE,
     HIGH_WATERMARK_FILE,
@@ -210,6 +210,8 @@ def settle_directory(log_dir: LogDir) -> None:
                 damaged += 1
                 log.error("log_not_settled", log=str(one.topic_partition), error=str(error))
                 continue
+            except KafkaStorageError:
+                continue  # offline now, which was said
             if sync is not None:
                 syncs.append(sync)
         if len(syncs) >= log_dir.files.limit // 2:
