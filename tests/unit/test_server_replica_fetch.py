@@ -20,6 +20,7 @@ from tests.unit.storage_support import NOW_MS, batch, headers
 from tests.unit.test_replication_partition import Waiter
 from trioq.config import TopicConfig
 from trioq.errors import (
+    CorruptMessage,
     FencedLeaderEpoch,
     FetchSessionIdNotFound,
     KafkaError,
@@ -471,6 +472,16 @@ def list_offset(leader: Leader, replica_id: int, version: int = 8) -> tuple[int,
     response = ListOffsetsResponse.decode(memoryview(frame), 5, len(frame), version)
     found = response.topics[0].partitions[0]
     return found.error_code, found.offset
+
+
+def test_a_log_that_cannot_tell_its_epochs_answers_for_itself(
+    leader: Leader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(*_: object) -> tuple[int, int]:
+        raise CorruptMessage("no batch where one should be")
+
+    monkeypatch.setattr(type(leader.partitions[0].log), "epoch_end_offset", damaged)
+    assert epoch_end(leader, 2, 5) == (CorruptMessage.code, -1, -1)
 
 
 def epoch_end(leader: Leader, replica_id: int, epoch: int, version: int = 4):

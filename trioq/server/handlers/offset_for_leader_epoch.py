@@ -58,10 +58,9 @@ def _look_up(
     try:
         partition = require_partition(ctx, topic, asked.partition)
         partition.check_epoch(asked.current_leader_epoch)
+        answer.leader_epoch, answer.end_offset = partition.log.epoch_end_offset(asked.leader_epoch)
     except KafkaError as error:
         answer.error_code = error.code
-    else:
-        answer.leader_epoch, answer.end_offset = partition.log.epoch_end_offset(asked.leader_epoch)
     return answer
 
 
