@@ -67,8 +67,20 @@ class Committer:
 def committed(broker: BrokerProcess, group: str) -> list[int]:
     consumer = consumer_of(broker, group)
     asked = [confluent_kafka.TopicPartition("t", number) for number in range(PARTITIONS)]
+    found: list[int] = []
+
+    def is_told() -> bool:
+        try:
+            found.extend(one.offset for one in consumer.committed(asked, timeout=PATIENCE_S))
+        except confluent_kafka.KafkaException as error:
+            # Groups go to brokers as these come back; librdkafka leaves trying again to us.
+            assert error.args[0].code() == confluent_kafka.KafkaError.NOT_COORDINATOR
+            return False
+        return True
+
     try:
-        return [one.offset for one in consumer.committed(asked, timeout=PATIENCE_S)]
+        wait_until(is_told)
+        return found
     finally:
         consumer.close()
 

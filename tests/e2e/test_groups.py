@@ -186,7 +186,7 @@ def test_members_stay_members_over_a_restart(
                 f"{topic}-{number}",
                 topics=[topic],
                 strategy=kind.strategy,
-                session_timeout_ms=10_000,
+                session_timeout_ms=30_000,
             )
             for _ in range(2)
         ]
