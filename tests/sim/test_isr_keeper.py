@@ -153,6 +153,29 @@ def test_rule_9_who_leaves_too_small_an_isr_is_electable_and_the_high_watermark_
     in_virtual_time(story)
 
 
+def test_rule_8_who_is_behind_again_before_the_change_is_proposed_does_not_join() -> None:
+    async def story() -> None:
+        async with world((1,), min_insync=1) as w:
+            write_batch = w.keeper._write_batch
+
+            async def write_late(batch: object, limit: object) -> None:
+                w.keeper._write_batch = write_batch
+                w.append()  # which the leader, alone in sync, commits at once
+                await write_batch(batch, limit)
+
+            w.keeper._write_batch = write_late
+            w.append()
+            w.fetch(2)
+            await trio.sleep(0.2)
+            assert w.partition().log.high_watermark == 2
+            assert (await w.stored()).isr == (1,)
+            w.fetch(2)
+            await trio.sleep(0.2)
+            assert (await w.stored()).isr == (1, 2)
+
+    in_virtual_time(story)
+
+
 def test_rule_9_who_was_electable_is_not_any_more_when_fewer_suffice() -> None:
     async def story() -> None:
         async with world() as w:

@@ -237,8 +237,15 @@ class IsrKeeper:
         if partition.partition_epoch != before.partition_epoch or partition.is_closed:
             return False
         if after.leader == partition.local_id:
-            if partition.isr is None:
+            isr = partition.isr
+            if isr is None:
                 return False
+            # Not judged earlier: until they are proposed, the high watermark moves without them.
+            joiners = isr.joiners(partition.log.high_watermark, self._clock.monotonic_s())
+            for replica, epoch in zip(after.isr, after.broker_epochs, strict=True):
+                if replica not in isr.committed and joiners.get(replica) != epoch:
+                    self.may_join(partition)  # looked at anew
+                    return False
             partition.propose_isr(dict(zip(after.isr, after.broker_epochs, strict=True)))
         return True
 
