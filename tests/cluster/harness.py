@@ -302,7 +302,10 @@ class Cluster:
     def view(self, *topics: str, asked: int | None = None) -> View:
         """The cluster in the eyes of one broker. Raises OSError when it does not answer."""
         named = [MetadataRequestTopic(name=name) for name in topics]
-        message = MetadataRequest(topics=named, allow_auto_topic_creation=False)
+        return self._view(named, asked)
+
+    def _view(self, topics: list[MetadataRequestTopic] | None, asked: int | None) -> View:
+        message = MetadataRequest(topics=topics, allow_auto_topic_creation=False)
         with self.client(asked) as client:
             answer = client.call(ApiKey.METADATA, message)
         return View(
@@ -422,6 +425,15 @@ class Cluster:
             return True
 
         self.until(whole, f"{topic} is led everywhere, with a whole ISR")
+
+    def until_all_whole(self) -> None:
+        """Wait until every partition of every topic is led, with all its replicas in sync."""
+
+        def whole() -> bool:
+            found = self._view(None, None).partitions.values()
+            return all(one.leader > 0 and one.isr == frozenset(one.replicas) for one in found)
+
+        self.until(whole, "every partition is led, with a whole ISR")
 
     def problems(self) -> list[dict[str, Any]]:
         """Log lines of all brokers that no fault explains: see BrokerProcess.

@@ -55,6 +55,7 @@ class ClusterProcess(BrokerProcess):
 
     def start(self) -> BrokerProcess:
         self.cluster.start()
+        self.cluster.until_all_whole()
         self.ready_lines = [line for broker in self._brokers for line in broker.ready_lines]
         return self
 
@@ -182,7 +183,8 @@ class ClusterProcess(BrokerProcess):
         return "".join(broker.log_text() for broker in self._brokers)
 
     def segment_paths(self, topic: str, partition: int = 0) -> list[Path]:
-        leader = self.cluster.leader(topic, partition)
+        """Those of the leader, or of the first broker while none runs."""
+        leader = self.cluster.leader(topic, partition) if self.cluster.up() else 1
         return list(self.cluster.brokers[leader].segment_paths(topic, partition))
 
     def resident_bytes(self) -> int:

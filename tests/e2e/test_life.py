@@ -22,6 +22,7 @@ from tests.e2e.message import Message, received, sample
 from tests.e2e.raw import RawConnection, batch, produce_request
 
 Start = Callable[..., BrokerProcess]
+NOT_LEADER_OR_FOLLOWER = 6
 
 
 def topic_ids(broker: BrokerProcess) -> dict[str, str]:
@@ -195,9 +196,11 @@ def test_sigterm_answers_who_waits(start_broker: Start) -> None:
         started_s = time.monotonic()
         assert broker.terminate() == 0
         answer = connection.read_response(FetchResponse, 11)
-        assert only_partition(answer).error_code == 0
+        # In a cluster another leads the partition by then.
+        allowed = {0} if len(broker.nodes) == 1 else {0, NOT_LEADER_OR_FOLLOWER}
+        assert only_partition(answer).error_code in allowed
         assert connection.is_closed_by_peer()
-    assert time.monotonic() - started_s < 10
+    assert time.monotonic() - started_s < 10 * len(broker.nodes)
 
 
 def connection_is_served(broker: BrokerProcess) -> None:
@@ -336,9 +339,10 @@ def test_a_wrong_setting_is_explained(
 
 
 def test_a_taken_port_is_explained(broker: BrokerProcess, tmp_path: Path) -> None:
-    done = serve("--data-dir", str(tmp_path / "data"), "--listen", broker.address)
+    address = broker.nodes[broker.node_id]
+    done = serve("--data-dir", str(tmp_path / "data"), "--listen", address)
     assert done.returncode == 1
-    assert broker.address in done.stderr
+    assert address in done.stderr
     assert "Traceback" not in done.stderr
 
 
