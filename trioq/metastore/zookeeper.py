@@ -206,7 +206,7 @@ class ZooKeeperMetastore(store.Metastore):
         except store.SessionLost:
             if self._closing:
                 return
-            if self._given_up:
+            if self._given_up or self._client._connection.connection_stopped.is_set():  # noqa: SLF001
                 await self._start_again()
             await self.session.changed_from(SessionState.LOST)
 
@@ -224,7 +224,7 @@ class ZooKeeperMetastore(store.Metastore):
         self._client.stop()
 
     async def _start_again(self) -> None:
-        """After `give_up`: connect anew, for as long as it takes."""
+        """After `give_up`, or after kazoo's loop failed: connect anew, for as long as it takes."""
         self._given_up = False
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(self._client.start_async)
@@ -331,7 +331,10 @@ class ZooKeeperMetastore(store.Metastore):
             self._waiting.discard(arrived)
         if not answer.ready():
             raise zk.ConnectionClosedError
-        return answer.get_nowait()
+        try:
+            return answer.get_nowait()
+        except RuntimeError as error:  # kazoo has lost count of the answers, and its loop ends
+            raise zk.ConnectionLoss from error
 
     def _answered(self, sent_s: float) -> None:
         end_s = sent_s + _LEASE_SHARE * self._negotiated.session_timeout_s

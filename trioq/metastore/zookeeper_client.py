@@ -60,7 +60,7 @@ def client_of(address: ZooKeeperAddress, told: Told) -> KazooClient:
         "username": address.user,
         "password": address.password,
     }
-    return KazooClient(
+    client = KazooClient(
         hosts=address.hosts,
         timeout=address.session_timeout_s,
         default_acl=CREATOR_ALL_ACL if is_named else OPEN_ACL_UNSAFE,
@@ -75,6 +75,18 @@ def client_of(address: ZooKeeperAddress, told: Told) -> KazooClient:
         check_hostname=address.use_tls,
         logger=logger,
     )
+    loop = client._connection.zk_loop  # noqa: SLF001  kazoo keeps it to itself
+
+    def watched_loop() -> None:
+        """Ends when an answer is not the one kazoo waits for, as was seen after a pause."""
+        try:
+            loop()
+        except RuntimeError as error:
+            told.last = str(error)
+            _log.warning("the zookeeper client failed and begins anew", reason=str(error))
+
+    client._connection.zk_loop = watched_loop  # noqa: SLF001
+    return client
 
 
 class Negotiated:
