@@ -7,7 +7,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 LISTEN ?= 127.0.0.1:9092
 DATA   ?= ./trioq-data
-PYTEST_ARGS ?= -n 2 --dist loadgroup
+PYTEST_ARGS ?= -n 2
 MINUTES ?= 30
 
 NATIVE_SOURCES := $(wildcard trioq/_native/*.pyx trioq/_native/*.pxd trioq/_native/*_impl.c trioq/_native/*.h trioq/_native/posix_build.py)
