@@ -99,10 +99,12 @@ class BrokerProcess:
         assert process is not None
         assert process.stdout is not None
         descriptor = process.stdout.fileno()
+        poll = select.poll()  # select has no room for a descriptor above 1023
+        poll.register(descriptor, select.POLLIN)
         deadline = time.monotonic() + START_TIMEOUT_S
         while b"\n" not in self.stdout:
             wait_s = deadline - time.monotonic()
-            readable = wait_s > 0 and select.select([descriptor], [], [], wait_s)[0]
+            readable = wait_s > 0 and poll.poll(wait_s * 1000)
             if not readable:
                 self.kill9()
                 raise BrokerFailedError(f"no ready line within {START_TIMEOUT_S:.0f} s")

@@ -30,6 +30,8 @@ _SOURCES: Final = {
     "partitions": ("partition_indexes",),
     "coordinators": ("coordinator_keys",),
     "groups": ("groups", "group_ids"),
+    "replica_election_results": ("topic_partitions",),
+    "partition_result": ("partitions",),
 }
 """For an array of a response, how the request may call what it answers, the same name aside."""
 
@@ -39,6 +41,7 @@ _ALIASES: Final = {"partition_index": ("partition", "index"), "topic": ("name",)
 _IDENTITIES: Final = frozenset(
     {"name", "topic", "topic_id", "index", "partition", "partition_index", "group_id", "member_id"}
     | {"group_instance_id", "transactional_id", "resource_type", "resource_name", "key"}
+    | {"partition_id"}
 )
 """Fields of a response that repeat what was asked about."""
 
