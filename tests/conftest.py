@@ -1,12 +1,18 @@
-"""How the tests are shared between processes (`pytest -n 2`)."""
+"""What holds for all tests: how they are shared between processes, and that Ctrl-C works."""
 
 from __future__ import annotations
 
+import signal
 from typing import Any
 
 import pytest
 
 CLUSTERS = "tests/cluster/"
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Run in the background by a shell (`make test &`). Programs started by tests would inherit it,
+    # and some are ended by SIGINT.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(optionalhook=True)
