@@ -16,6 +16,9 @@ REPLICAS = (1, 2, 3)
 SETTLE_S = 1.0
 GB = 1e9
 
+WARMUP_S = 0.05
+"""So short that the limit of bytes is not reached before anything is measured."""
+
 WORKS = {
     "100 KB": produce(4, 5, 100, 1000, limit_bytes=PAGE_CACHE_BYTES // 4),
     "100 KB, 16 x 5": produce(16, 5, 100, 1000, limit_bytes=PAGE_CACHE_BYTES // 4),
@@ -60,7 +63,7 @@ def alone(work: Work, seconds: float) -> Cost:
         template = frames.produce_template("alone", work, asker.producer_ids(work.connections))
         settle(SETTLE_S)
         before = broker.cpu_s()
-        load = loadgen.run(broker, template, work, seconds=seconds)
+        load = loadgen.run(broker, template, work, seconds=seconds, warmup_s=WARMUP_S)
         return _cost(load, work, template, {LEADER: broker.cpu_s() - before})
 
 
@@ -73,7 +76,9 @@ def replicated(work: Work, seconds: float, settings: dict[str, str] | None = Non
         template = frames.produce_template("replicated", work, asker.producer_ids(work.connections))
         settle(SETTLE_S)
         before = cluster.cpu_s()
-        load = loadgen.run(cluster.brokers[LEADER], template, work, seconds=seconds)
+        load = loadgen.run(
+            cluster.brokers[LEADER], template, work, seconds=seconds, warmup_s=WARMUP_S
+        )
         after = cluster.cpu_s()
         return _cost(load, work, template, {one: after[one] - before[one] for one in after})
 
