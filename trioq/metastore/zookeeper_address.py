@@ -19,6 +19,8 @@ class ZooKeeperAddress:
     `hosts` is "host:port,host:port"; `chroot` the path all nodes are below ("" for none), which
     is created. With `user` (SASL DIGEST-MD5) or a client certificate nodes are created readable
     and writable by that identity only. `ca_file` is a PEM file; without TLS all three are None.
+    `handshake_timeout_s` is what one server gets to answer a new connection; None: a third of the
+    session divided by the servers (see zookeeper_handshake.py).
     """
 
     hosts: str
@@ -31,6 +33,7 @@ class ZooKeeperAddress:
     ca_file: str | None = None
     certificate_file: str | None = None
     key_file: str | None = None
+    handshake_timeout_s: float | None = None
 
     @classmethod
     def of_url(cls, url: str, **settings: Any) -> ZooKeeperAddress:

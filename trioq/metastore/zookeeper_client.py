@@ -13,6 +13,7 @@ from kazoo.security import CREATOR_ALL_ACL, OPEN_ACL_UNSAFE
 
 from trioq import logs
 from trioq.metastore.zookeeper_address import ZooKeeperAddress
+from trioq.metastore.zookeeper_handshake import BoundedHandler, HandshakePatience
 
 _log = logs.get_logger("trioq.metastore")
 
@@ -63,6 +64,13 @@ def client_of(address: ZooKeeperAddress, told: Told) -> KazooClient:
     client = KazooClient(
         hosts=address.hosts,
         timeout=address.session_timeout_s,
+        handler=BoundedHandler(
+            HandshakePatience(
+                address.session_timeout_s,
+                address.hosts.count(",") + 1,
+                first_s=address.handshake_timeout_s,
+            )
+        ),
         default_acl=CREATOR_ALL_ACL if is_named else OPEN_ACL_UNSAFE,
         sasl_options=sasl if address.user is not None else None,
         connection_retry=KazooRetry(
@@ -98,6 +106,7 @@ class Negotiated:
     def __init__(self, client: KazooClient, asked_s: float) -> None:
         self.session_timeout_s = asked_s
         self._asked_s = asked_s
+        self._patience: HandshakePatience = client.handler.patience
         self._connect = client._connection._connect  # noqa: SLF001  kazoo keeps it to itself
         client._connection._connect = self._noted  # noqa: SLF001
 
@@ -113,4 +122,5 @@ class Negotiated:
                 limits="2 to 20 of the servers' ticks, or minSessionTimeout, maxSessionTimeout",
             )
         self.session_timeout_s = granted_s
+        self._patience.session_timeout_s = granted_s
         return read_timeout_ms, connect_timeout_ms
