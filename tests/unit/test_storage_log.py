@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -26,7 +28,9 @@ from trioq.errors import (
     OffsetOutOfRange,
     OutOfOrderSequenceNumber,
 )
-from trioq.storage.memory_disk import MemoryDisk
+from trioq.storage.disk import OsDisk
+from trioq.storage.memory_disk import MemoryDisk, MemoryFile
+from trioq.storage.segments import BULK_GROUPS
 
 
 def test_staged_batches_have_offsets_but_are_not_written():
@@ -280,3 +284,36 @@ def test_full_disk_is_judged_by_the_write_not_by_the_reservation():
     put(log, b"fits")
     assert not log.failed
     assert log.written_end_offset == 1
+
+
+def test_large_writes_reserve_ahead_no_more_than_the_segment_holds(monkeypatch):
+    reserved: list[tuple[int, int]] = []
+    monkeypatch.setattr(
+        MemoryFile,
+        "preallocate",
+        lambda _file, position, length: reserved.append((position, position + length)),
+    )
+    log = new_log(Config(segment_bytes=64 << 20))
+    put(log, b"small")
+    assert not reserved
+    for _ in range(100):
+        put(log, bytes(100_000))
+        size = log.segments.items[-1].size
+        end = reserved[-1][1]
+        assert size <= end <= size + min(size, BULK_GROUPS * 100_100)
+    assert all(end_before == start for (_, end_before), (start, _) in pairwise(reserved))
+    assert len(reserved) < 30
+    put(log, b"small")
+    assert reserved[-1][1] == end
+
+
+def test_reserved_blocks_go_back_when_a_segment_is_full(tmp_path):
+    log = open_dirs(OsDisk(), (str(tmp_path),)).log(TP, TOPIC_ID, Config())
+    for _ in range(3):
+        put(log, bytes(300_000))
+    put(log, bytes(300_000))
+    full, active = log.segments.items
+    allocated = Path(full.log_path).stat().st_blocks * 512
+    assert full.size <= allocated < full.size + 64 * 1024
+    log.close()
+    assert Path(active.log_path).stat().st_blocks * 512 < active.size + 64 * 1024

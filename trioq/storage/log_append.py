@@ -135,14 +135,13 @@ class AppendLog(LogState):
                 segment.base_offset + MAX_RELATIVE_OFFSET,
             )
             shared = self.log_dir.files.file_of(segment)
-            if self.config.preallocate or self.config.flush_policy == "commit":
-                self.segments.allocate(segment, segment.size + length, self.config.segment_bytes)
             if writer.is_threaded:
                 shared.retain()
                 self._writing = GroupWrite(self, segment, shared, group, segment.size, length)
                 del self._staged[: len(group)]
                 writer.hand_over(self._writing)
                 break
+            self.segments.reserve(segment, length, self.config)
             writer.write(shared, group, segment.size, length)
             del self._staged[: len(group)]
             self._wrote(segment, group, length)

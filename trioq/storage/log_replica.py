@@ -104,10 +104,7 @@ class ReplicaLog(AppendLog):
                 segment.base_offset + MAX_RELATIVE_OFFSET,
             )
             shared = self.log_dir.files.file_of(segment)
-            if self.config.preallocate or self.config.flush_policy == "commit":
-                self.segments.allocate(
-                    segment, segment.size + end - position, self.config.segment_bytes
-                )
+            self.segments.reserve(segment, end - position, self.config)
             writer.write(shared, [records[position:end]], segment.size, end - position)
             self.log_dir.disk.fault_point("replica.written")
             self._wrote_run(run, position, end, segment)
