@@ -183,6 +183,19 @@ def test_leaders_are_handed_over_as_far_as_somebody_else_can_lead():
     assert next(one.after.leader for one in state.handing_over(at, 1)) == 3
 
 
+def test_a_last_replica_standing_takes_no_leadership_from_a_leader_that_stops():
+    # Broker 2 is back, but not in sync yet: what acks=1 acknowledged may be on broker 1 only.
+    standing = STATE._replace(isr=(1,), broker_epochs=(10,), elr=(2,), elr_epochs=(20,))
+    state = review_state()
+    state.leaving[1] = 10
+    assert state.handing_over(image(standing), 1) == []
+    state.leaving |= {2: 20, 3: 30}
+    assert state.handing_over(image(standing), 1) == []
+    # Once it has gone, the last replica standing leads.
+    (led,) = after(look(review_state(), image(standing, live={2: 20, 3: 30})))
+    assert led.leader == 2
+
+
 def test_preferred_leaders_lead_again_where_more_than_a_share_is_led_by_others():
     elsewhere = STATE._replace(leader=2)
     few = image(*[STATE] * 9, elsewhere)

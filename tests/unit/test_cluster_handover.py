@@ -13,6 +13,7 @@ from trioq.errors import NotController, PeerUnreachable
 from trioq.logs import captured
 from trioq.metastore.image import ClusterImage, SlotImage, TopicImage
 from trioq.metastore.layout import NO_CONFIG, BrokerRegistration, PartitionState
+from trioq.metastore.store import SessionLost
 from trioq.types import TopicPartition
 from trioq.wire.messages.controlled_shutdown import (
     ControlledShutdownResponse,
@@ -31,9 +32,10 @@ class World:
         self.is_active = controller_id == 1
         self.asked: list[Any] = []
         self.answers: list[Any] = []
-        self._swapped = trio.Event()
         self.image = self._image(controller_id, leader, slot_leader)
-        self.handover = Handover(self, self, self)
+        self.written: ClusterImage | None = None
+        self.reads: list[Any] = []
+        self.handover = Handover(self, self, self, self)
 
     def _image(self, controller_id: int, leader: int, slot_leader: int) -> ClusterImage:
         states = (
@@ -49,14 +51,19 @@ class World:
             slots=(SlotImage(slot_leader, 5, 0),),
         )
 
-    def swap(self, **changed: int) -> None:
-        self.image = self._image(**{"controller_id": 2, "leader": 2, "slot_leader": 2, **changed})
-        self._swapped.set()
-        self._swapped = trio.Event()
+    def write(self, **changed: int) -> None:
+        """What the controller has written, and this broker not read yet."""
+        self.written = self._image(**{"controller_id": 2, "leader": 2, "slot_leader": 2, **changed})
 
-    async def wait_for_swap(self, _seen: ClusterImage) -> ClusterImage:
-        await self._swapped.wait()
-        return self.image
+    async def sync(self) -> None:
+        await trio.lowlevel.checkpoint()
+        outcome = self.reads.pop(0) if self.reads else None
+        if outcome is not None:
+            raise outcome
+        self.image, self.written = self.written or self.image, self.image
+
+    async def catch_up(self) -> None:
+        await trio.lowlevel.checkpoint()
 
     async def call(
         self, broker_id: int, request: Any, *, api_version: int, timeout_s: float
@@ -89,33 +96,41 @@ async def test_it_asks_until_nothing_remains_and_its_own_image_shows_it(autojump
         REMAINING,
         ControlledShutdownResponse(),
     ]
-    ended = False
-
-    async def run() -> None:
-        nonlocal ended
+    world.write()
+    with captured() as lines:
         await world.handover.run(US, timeout_s=5)
-        ended = True
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(run)
-        await trio.sleep(1)
-        assert world.asked == [(2, 1, 5)] * 4
-        assert not ended
-        world.swap(slot_leader=1)
-        await trio.testing.wait_all_tasks_blocked()
-        assert not ended
-        world.swap()
-    assert ended
+    assert world.asked == [(2, 1, 5)] * 4
+    assert world.image.topics["t"].partitions[0].leader == 2
+    assert lines[-1]["event"] == "leaderships handed over"
+    assert lines[-1]["remaining"] == 0
 
 
 async def test_the_controller_hands_over_its_own(autojump_clock):
     world = World(controller_id=1)
     world.answers = [[TopicPartition("t", 0)], []]
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(lambda: world.handover.run(US, timeout_s=5))
-        await trio.sleep(1)
-        world.swap(controller_id=1)
+    world.write(controller_id=1)
+    await world.handover.run(US, timeout_s=5)
     assert world.asked == [(1, 1, 5)] * 2
+
+
+async def test_it_asks_again_where_it_could_not_read_what_was_written(autojump_clock):
+    world = World()
+    world.answers = [ControlledShutdownResponse()]
+    world.reads = [SessionLost("gone")]
+    world.write()
+    await world.handover.run(US, timeout_s=5)
+    assert world.asked == [(2, 1, 5)] * 2
+    assert world.image.topics["t"].partitions[0].leader == 2
+
+
+async def test_where_all_others_stop_too_there_is_nothing_to_wait_for(autojump_clock):
+    world = World()
+    world.answers = [ControlledShutdownResponse()]
+    began_s = trio.current_time()
+    with captured() as lines:
+        await world.handover.run(US, timeout_s=5)
+    assert trio.current_time() == began_s
+    assert lines[-1]["remaining"] == 1
 
 
 async def test_what_remains_is_told_after_so_long(autojump_clock):
@@ -125,7 +140,7 @@ async def test_what_remains_is_told_after_so_long(autojump_clock):
     with captured() as lines:
         await world.handover.run(US, timeout_s=5)
     assert trio.current_time() - began_s == pytest.approx(5)
-    assert lines[-1]["reason"] == "no replica in sync is left to lead them"
+    assert lines[-1]["reason"] == "no other replica is in sync yet to lead them"
     assert lines[-1]["remaining"] == 1
 
 

@@ -311,6 +311,11 @@ async def test_a_broker_that_stops_in_order_leads_nothing_before_it_does(world):
     assert not await controller.controller.hand_over(controller.broker_id, -1)
     last = another(world, controller, leaving).broker_id
     assert {state.leader for state in controller.topic("t").partitions} == {last}
+    # With nobody left who stays, what the last one leads stays with it, and nothing is waited for.
+    led = controller.topic("t").partitions
+    assert not await controller.controller.hand_over(last, -1)
+    assert controller.topic("t").partitions == led
+    assert {slot.leader for slot in controller.image.slots} == {last}
 
 
 async def test_every_slot_has_a_live_leader(world):

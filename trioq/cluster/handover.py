@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Final, cast
 import trio
 
 from trioq import logs
-from trioq.errors import BY_CODE, KafkaError, NotController, PeerUnreachable, UnknownServerError
+from trioq.errors import (
+    BY_CODE,
+    KafkaError,
+    MetastoreError,
+    NotController,
+    PeerUnreachable,
+    UnknownServerError,
+)
 from trioq.wire.messages.controlled_shutdown import (
     ControlledShutdownRequest,
     ControlledShutdownResponse,
@@ -18,6 +25,7 @@ if TYPE_CHECKING:
     from trioq.metastore.feed import ImageFollower
     from trioq.metastore.image import ClusterImage
     from trioq.metastore.layout import BrokerRegistration
+    from trioq.metastore.zookeeper import ZooKeeperMetastore
     from trioq.net.peer import Peers
 
 _log = logs.get_logger("trioq.cluster")
@@ -29,16 +37,24 @@ _PAUSE_S: Final = 0.1
 class Handover:
     """Asks the controller, here or elsewhere, to give this broker's leaderships to others."""
 
-    def __init__(self, controller: Controller, peers: Peers, follower: ImageFollower) -> None:
+    def __init__(
+        self,
+        controller: Controller,
+        peers: Peers,
+        follower: ImageFollower,
+        metastore: ZooKeeperMetastore,
+    ) -> None:
         self._controller = controller
         self._peers = peers
         self._follower = follower
+        self._metastore = metastore
 
     async def run(self, registration: BrokerRegistration, *, timeout_s: float) -> None:
         """Ask until nothing is led here that another could lead, at most for `timeout_s`.
 
         Once asked, the controller also takes this broker out of the ISRs of what others lead, who
-        would wait for it until its session has ended.
+        would wait for it until its session has ended. Where all others are stopping as well, what
+        is led here stays, and there is nothing to wait for.
 
         Returns when this broker's own image shows it, so that it has told its clients, too. Logs
         what remains. Cancelled: some is handed over.
@@ -52,14 +68,14 @@ class Handover:
             while self._follower.image.brokers.keys() - {broker_id}:
                 try:
                     remaining = await self._ask(registration, timeout_s)
-                except (KafkaError, PeerUnreachable) as error:
-                    reason = str(error) or type(error).__name__
-                else:
-                    reason = "no replica in sync is left to lead them"
                     if not remaining:
-                        await self._wait_until_led_elsewhere(broker_id)
-                        _log.info("leaderships handed over", led_before=before)
+                        await self._see_what_was_written()
+                        left = _led_here(self._follower.image, broker_id)
+                        _log.info("leaderships handed over", led_before=before, remaining=left)
                         return
+                    reason = "no other replica is in sync yet to lead them"
+                except (KafkaError, PeerUnreachable, MetastoreError) as error:
+                    reason = str(error) or type(error).__name__
                 await trio.sleep(_PAUSE_S)
             return
         _log.warning(
@@ -89,10 +105,10 @@ class Handover:
             raise BY_CODE.get(response.error_code, UnknownServerError)
         return len(response.remaining_partitions)
 
-    async def _wait_until_led_elsewhere(self, broker_id: int) -> None:
-        image = self._follower.image
-        while _led_here(image, broker_id):
-            image = await self._follower.wait_for_swap(image)
+    async def _see_what_was_written(self) -> None:
+        """Have the image show everything that the controller wrote before it answered."""
+        await self._metastore.sync()
+        await self._follower.catch_up()
 
 
 def _led_here(image: ClusterImage, broker_id: int) -> int:

@@ -134,7 +134,7 @@ class Member:
         self._fetching.cancel()
         config, registration = self._context.config, self.membership.registration
         if config.controlled_shutdown_enable and registration is not None:
-            handover = Handover(self.controller, self.peers, self._follower)
+            handover = Handover(self.controller, self.peers, self._follower, self._metastore)
             timeout_s = config.controlled_shutdown_max_wait_ms / 1000
             await handover.run(registration, timeout_s=timeout_s)
 

@@ -246,7 +246,8 @@ class ReviewState:
         """What takes a broker that is about to stop out of ISRs and leaderships, where others are.
 
         `only_led` leaves the ISRs of what others lead alone. Others that are leaving get nothing
-        while anybody else can have it.
+        while anybody else can have it. Only who is in sync gets a leadership: a last replica
+        standing may lack what acks=1 acknowledged, and is in sync soon if it stays.
         """
         live = live_brokers(image)
         staying = {one: live[one] for one in live if one == broker or one not in self.leaving}
@@ -257,9 +258,9 @@ class ReviewState:
                 if broker not in state.isr or (only_led and state.leader != broker):
                     continue
                 after = hand_over(state, broker, staying, rules)
-                if after == state and state.leader == broker:
+                if state.leader == broker and (after == state or after.leader not in state.isr):
                     after = hand_over(state, broker, live, rules)
-                if after != state:
+                if after != state and after.leader in state.isr:
                     changes.append(PartitionChange(topic, number, state, after))
         return changes
 

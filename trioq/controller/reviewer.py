@@ -98,7 +98,9 @@ class Reviewer:
                 if not changes:
                     break
                 await self._write(changes)
-            await self._write_slots(even_out=False)
+            for _ in range(_ATTEMPTS):
+                if await self._write_slots(even_out=False):
+                    break
         image = self._follower.image
         others = image.brokers.keys() - leaving.keys()
         return [
@@ -169,21 +171,22 @@ class Reviewer:
                 else:
                     yield change
 
-    async def _write_slots(self, *, even_out: bool) -> None:
-        """Give every coordination slot a live leader."""
+    async def _write_slots(self, *, even_out: bool) -> bool:
+        """Give every coordination slot a live leader; False: somebody else's change came first."""
         if self.state.is_waiting:
-            return
+            return True
         image = self._follower.image
         live = {broker.broker_id: broker.broker_epoch for broker in image.brokers.values()}
         plan = plan_slots(image.slots, live, leaving=self.state.leaving.keys(), even_out=even_out)
         if not plan:
-            return
+            return True
         written = await self._chain.write_all(list(chunks(slot_writes(image.slots, plan))))
         _log.info("coordination slots have new leaders", slots=len(plan))
         if written.refused:
             await self._follower.catch_up()
             self.wake()
         await self._follower.wait_for(written.position)
+        return not written.refused
 
     def _count(self, changes: Sequence[PartitionChange]) -> None:
         elected = sum(change.is_election for change in changes)
