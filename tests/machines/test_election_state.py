@@ -12,10 +12,12 @@ from trioq.controller.election_state import (
     LogEnd,
     Standing,
     hand_over,
+    has_live_leader,
     must_ask,
     prefer,
     review,
     standing,
+    usable,
 )
 from trioq.metastore.layout import PartitionState
 
@@ -148,20 +150,69 @@ def test_the_preferred_leader_leads_when_it_is_in_sync(leader, isr, expected):
     assert prefer(state, ALL).leader == expected
 
 
+def test_a_leader_whose_log_failed_is_followed_by_the_next_in_sync_replica():
+    state = review(STATE.with_failed({1: 10}), ALL, TWO)
+    assert (state.leader, state.leader_epoch) == (2, 6)
+    assert (state.isr, state.elr, state.failed_logs) == ((2, 3), (), {1: 10})
+    assert not has_live_leader(STATE.with_failed({1: 10}), ALL)
+
+
+def test_a_follower_whose_log_failed_leaves_the_isr_and_does_not_lead():
+    state = review(STATE.with_failed({2: 20}), ALL, TWO)
+    assert (state.leader, state.leader_epoch, state.isr) == (1, 5, (1, 3))
+    assert review(STATE.with_failed({2: 20}), without(1), TWO).leader == 3
+    assert hand_over(STATE.with_failed({2: 20}), 1, ALL, TWO).leader == 3
+    elsewhere = STATE._replace(leader=2).with_failed({1: 10})
+    assert prefer(elsewhere, ALL) == elsewhere
+
+
+def test_the_last_in_sync_whose_log_failed_stays_in_sync_and_who_is_electable_leads():
+    alone = PartitionState(1, 5, (1,), (10,), (1, 2)).with_failed({1: 10})
+    dead = review(alone, ALL, TWO)
+    assert (dead.leader, dead.last_leader, dead.isr) == (-1, 1, (1,))
+    assert review(dead, ALL, TWO) == dead
+    electable = alone._replace(elr=(2,), elr_epochs=(20,))
+    led = review(electable, ALL, TWO)
+    assert (led.leader, led.isr, led.elr, led.elr_epochs) == (2, (2,), (1,), (10,))
+
+
+def test_the_longest_log_is_waited_for_while_its_directory_is_offline():
+    """Rule 9: it may hold what all others lost; an operator may decide otherwise."""
+    dead = PartitionState(-1, 6, (1, 2), (10, 20), (1, 2), last_leader=1)
+    harmed = {1: LiveBroker(11, False), 2: LiveBroker(21, False)}
+    assert set(must_ask(dead, harmed)) == {1, 2}
+    failed = dead.with_failed({1: 11})
+    assert must_ask(failed, harmed) == ()
+    ends = {1: LogEnd(5, 100), 2: LogEnd(5, 90)}
+    assert review(failed, harmed, TWO, logs=ends).leader == -1
+    assert review(failed, harmed, UNCLEAN, logs=ends).leader == 2
+    assert set(must_ask(failed, harmed | back(1, 12, clean=False))) == {1, 2}
+
+
+def test_that_a_log_failed_is_forgotten_when_its_broker_has_registered_again():
+    failed = review(STATE.with_failed({3: 30}), ALL, TWO)
+    assert review(failed, without(3), TWO) == failed
+    behind = ALL | back(3, 29, clean=True)
+    assert review(failed, behind, TWO) == failed, "an older registration tells nothing"
+    assert review(failed, ALL | back(3, 31, clean=False), TWO) == failed.with_failed({})
+
+
 brokers = st.dictionaries(
     st.integers(1, 4), st.builds(LiveBroker, st.integers(9, 12), st.booleans()), max_size=4
 )
 
 
 @given(
-    histories=st.lists(brokers, max_size=8),
+    histories=st.lists(st.tuples(brokers, st.sets(st.integers(1, 4))), max_size=8),
     min_insync=st.integers(1, 3),
     unclean=st.booleans(),
 )
 def test_any_history_keeps_the_rules(histories, min_insync, unclean):
     rules = ElectionRules(min_insync, unclean)
     state = PartitionState(1, 5, (1, 2, 3), (10, 10, 10), (1, 2, 3))
-    for live in histories:
+    for live, failing in histories:
+        said = {one: live[one].broker_epoch for one in failing if one in live}
+        state = state.with_failed(state.failed_logs | said)
         before, state = state, review(state, live, rules)
         assert review(state, live, rules) == state, "a second look changes nothing"
         assert state.isr
@@ -169,10 +220,12 @@ def test_any_history_keeps_the_rules(histories, min_insync, unclean):
         assert len(state.elr) == len(state.elr_epochs)
         if state.leader != -1:
             assert state.leader in state.isr
-            assert state.leader in live
+            assert state.leader in usable(state, live)
             # Rule 6: whoever leads or counts does so in the epoch it has now.
             for broker, epoch in zip(state.isr, state.broker_epochs, strict=True):
                 assert live[broker].broker_epoch == epoch
+        assert said.keys() <= state.failed_logs.keys()
+        assert said.keys().isdisjoint(usable(state, live))
         assert (state.leader == before.leader) == (state.leader_epoch == before.leader_epoch) or (
             state.leader_epoch == before.leader_epoch + 1
         )

@@ -22,6 +22,7 @@ from trioq.controller.review_state import ReviewState, election_rules, live_brok
 from trioq.errors import InvalidReplicaAssignment, NoReassignmentInProgress
 from trioq.metastore.image import ClusterImage, TopicImage
 from trioq.metastore.layout import BrokerRegistration, PartitionState
+from trioq.replication.isr_state import with_failed_log
 
 TOPIC = uuid.UUID(int=1000)
 BROKERS = (1, 2, 3, 4)
@@ -34,6 +35,12 @@ class Replica:
     broker_epoch: int = 0
     is_clean: bool = True
     is_alive: bool = True
+    has_failed: bool = False
+    """Its log directory has: it neither leads nor follows nor tells anything until a start."""
+
+    @property
+    def works(self) -> bool:
+        return self.is_alive and not self.has_failed
 
 
 class World:
@@ -68,7 +75,7 @@ class World:
             return None
         replica = self.replicas[state.leader]
         named = dict(zip(state.isr, state.broker_epochs, strict=True))[state.leader]
-        return replica if replica.is_alive and replica.broker_epoch == named else None
+        return replica if replica.works and replica.broker_epoch == named else None
 
     def append(self) -> None:
         if self.leader is not None:
@@ -79,7 +86,7 @@ class World:
     def fetch(self, broker: int) -> None:
         """A follower copies everything, after it truncated what the leader does not have."""
         replica, leader = self.replicas[broker], self.leader
-        if leader is None or not replica.is_alive or broker not in self.state.replicas:
+        if leader is None or not replica.works or broker not in self.state.replicas:
             return
         if broker != self.state.leader:
             replica.log = list(leader.log)
@@ -103,7 +110,7 @@ class World:
         """The leader takes a follower that caught up into the ISR."""
         self.fetch(broker)
         replica, leader, state = self.replicas[broker], self.leader, self.state
-        if leader is None or not replica.is_alive or replica.log != leader.log:
+        if leader is None or not replica.works or replica.log != leader.log:
             return
         if broker in state.replicas and broker not in state.isr:
             isr = (*state.isr, broker)
@@ -128,10 +135,31 @@ class World:
         )
         self.advance()
 
+    def fail(self, broker: int) -> None:
+        """Its log directory fails, which it says."""
+        replica = self.replicas[broker]
+        if replica.works:
+            replica.has_failed = True
+            self.say_failed(broker)
+
+    def say_failed(self, broker: int) -> None:
+        replica, state = self.replicas[broker], self.state
+        if replica.is_alive and replica.has_failed and broker in state.replicas:
+            self.state = with_failed_log(state, broker, replica.broker_epoch)
+
+    def lose_session(self, broker: int) -> None:
+        """It registers anew, in the same process: what failed has failed still."""
+        if self.replicas[broker].is_alive:
+            self.replicas[broker].broker_epoch += 1
+            self.replicas[broker].is_clean = True
+            self.review()
+            self.say_failed(broker)
+
     def stop(self, broker: int, is_clean: bool, lost: int) -> None:
         replica = self.replicas[broker]
         if replica.is_alive:
-            replica.is_alive = False
+            is_clean = is_clean and not replica.has_failed
+            replica.is_alive = replica.has_failed = False
             replica.is_clean = is_clean
             if not is_clean:
                 del replica.log[len(replica.log) - min(lost, len(replica.log)) :]
@@ -169,11 +197,19 @@ class World:
             findings = self.review_state.findings()
             for broker in findings.ask:
                 replica = self.replicas[broker]
+                if replica.has_failed:
+                    continue
                 epoch = replica.log[-1][0] if replica.log else -1
                 end = {(TOPIC, 0): LogEnd(epoch, len(replica.log))}
                 self.review_state.answered(broker, replica.broker_epoch, end)
             for change in findings.changes:
                 self.take(change.after)
+        leader = self.replicas.get(self.state.leader)
+        assert leader is None or leader.works or self.is_unsaid(self.state.leader)
+
+    def is_unsaid(self, broker: int) -> bool:
+        """It has registered again, and has not said yet that its log has failed."""
+        return self.state.failed_logs.get(broker, -1) < self.replicas[broker].broker_epoch
 
     def hand_over(self, broker: int) -> None:
         for change in self.review_state.handing_over(self.image(), broker):
@@ -212,6 +248,7 @@ STEPS = st.lists(
     st.one_of(
         st.tuples(st.sampled_from(["append", "produce", "produce", "review", "review", "balance"])),
         st.tuples(st.sampled_from(["fetch", "join", "join", "shrink", "start", "hand_over"]), ONE),
+        st.tuples(st.sampled_from(["fail", "lose_session"]), ONE),
         st.tuples(st.sampled_from(["stop", "bounce"]), ONE, st.booleans(), st.integers(0, 4)),
         st.tuples(
             st.just("reassign"),
@@ -230,6 +267,8 @@ def test_no_leader_lacks_what_was_committed(steps, min_insync):
         getattr(world, name)(*arguments)
     # In the end everybody is there, and the partition works.
     for broker in BROKERS:
+        if world.replicas[broker].has_failed:
+            world.stop(broker, is_clean=False, lost=0)
         world.start(broker)
     world.review()
     for broker in BROKERS:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trioq.controller.election_state import LiveBroker, Standing, standing
 from trioq.errors import BrokerBug
 from trioq.metastore.layout import PartitionState
 from trioq.replication.isr_state import (
@@ -16,7 +16,7 @@ from trioq.replication.isr_state import (
     REJOIN_S,
     IsrState,
     changed_isr,
-    handed_over,
+    with_failed_log,
 )
 
 LEADER = 1
@@ -261,12 +261,33 @@ def test_lag_by_messages_acts_only_when_it_lasts() -> None:
     assert laggards(isr, 400, 5 + LAG_BY_MESSAGES_S, most=150) == {2}
 
 
-def test_rule_9_a_leader_whose_log_failed_stays_known_while_too_few_remain() -> None:
-    """It leads no more, but once its log can be read again it is asked how far that reaches."""
+def test_a_replica_whose_log_failed_says_so_and_leaves_the_rest_to_others() -> None:
     state = PartitionState(1, 5, (1, 2), (10, 20), (1, 2, 3))
-    after = handed_over(state, min_insync=2)
-    assert (after.leader, after.last_leader, after.leader_epoch, after.isr) == (-1, 1, 6, (2,))
-    assert after.elr == (1,)
-    for live in (LiveBroker(10, True), LiveBroker(11, True), LiveBroker(12, False)):
-        assert standing(after.elr_epochs[0], live) is Standing.LOST
-    assert handed_over(state, min_insync=1).elr == ()
+    after = with_failed_log(state, 2, 20)
+    assert after == state._replace(failed=(2,), failed_epochs=(20,))
+    assert with_failed_log(after, 2, 22).failed_logs == {2: 22}
+    assert with_failed_log(after, 3, 30).failed_logs == {2: 20, 3: 30}
+    assert PartitionState.of(json.loads(after.encode()), 0) == after
+
+
+def test_a_leader_takes_out_who_said_that_its_log_failed() -> None:
+    state = PartitionState(LEADER, 5, (1, 2, 3), (10, 20, 30), (1, 2, 3))
+    isr = IsrState(LEADER, state, now_s=0)
+    assert isr.failed() == set()
+    isr.decide(with_failed_log(with_failed_log(state, 2, 20), 3, 29), 1)
+    assert isr.failed() == {2}, "3 said so before it registered again"
+    after = changed_isr(isr.state, joining={}, leaving=isr.failed(), min_insync=3)
+    assert (after.isr, after.elr, after.failed_logs) == ((1, 3), (2,), {2: 20, 3: 29})
+
+
+def test_a_replica_whose_log_failed_joins_again_only_in_another_epoch() -> None:
+    state = state_of([])
+    isr = IsrState(LEADER, state)
+    fetch(isr, 2, 10)
+    assert isr.joiners(10, 1) == {2: 12}
+    isr.decide(with_failed_log(state, 2, 12), 1)
+    assert isr.joiners(10, 1) == {}
+    isr.record_fetch(2, 13, 10, leader_end_offset=10, now_s=2)
+    assert isr.joiners(10, 2) == {2: 13}
+    after = changed_isr(isr.state, joining={2: 13}, leaving=(), min_insync=1)
+    assert (after.isr, after.failed_logs) == ((1, 2), {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -21,7 +22,8 @@ from trioq.metastore import feed, layout, store
 from trioq.metastore.bootstrap import ensure_cluster
 from trioq.metastore.feed import ImageFollower
 from trioq.metastore.layout import BrokerRegistration, PartitionState, TopicNode
-from trioq.replication.isr_keeper import IsrKeeper
+from trioq.replication.isr_keeper import GATHER_JOINS_S, IsrKeeper
+from trioq.replication.isr_state import REJOIN_S, with_failed_log
 from trioq.replication.partition import Partition
 from trioq.replication.partitions import Partitions
 from trioq.storage.memory_disk import MemoryDisk
@@ -299,28 +301,99 @@ def test_a_node_that_cannot_be_read_stops_no_other_partition() -> None:
     in_virtual_time(story)
 
 
-def test_a_failed_log_is_handed_to_another_replica_in_sync() -> None:
+def test_a_leader_whose_log_fails_says_so_at_once() -> None:
     async def story() -> None:
         async with world() as w:
+            before = await w.stored()
             w.disk.inject("pwritev", errno.EIO)
             w.append()
             assert not w.partition().is_leader
-            await trio.sleep(2)
+            await trio.sleep(2 * GATHER_JOINS_S)
             state = await w.stored()
-            assert (state.leader, state.leader_epoch, state.last_leader) == (-1, 6, 1)
-            assert (state.isr, state.broker_epochs) == ((2, 3), (20, 30))
-            assert w.keeper.counters.hand_overs == 1
+            assert state == with_failed_log(before, 1, 10)._replace(partition_epoch=1)
+            await trio.sleep(2)
+            assert await w.stored() == state, "it is said once"
+            assert w.keeper.counters.failed_logs == 1
 
     in_virtual_time(story)
 
 
-def test_a_failed_log_without_another_replica_in_sync_stays_where_it_is() -> None:
+def test_a_follower_whose_log_fails_says_so_and_again_when_it_has_registered_anew() -> None:
     async def story() -> None:
-        async with world((1,)) as w:
+        async with world(partitions=2) as w:
+            await w.write_as_controller(leader=2, leader_epoch=6)
+            await w.follower.catch_up()
+            w.disk.inject("pwritev", errno.EIO)
+            w.append(1)
+            await trio.sleep(2 * GATHER_JOINS_S)
+            assert (await w.stored()).failed_logs == {1: 10}
+            w.partitions.use_broker_epoch(11)
+            await trio.sleep(2 * GATHER_JOINS_S)
+            assert [(await w.stored(one)).failed_logs for one in (0, 1)] == [{1: 11}, {1: 11}]
+            assert w.keeper.counters.failed_logs == 4
+
+    in_virtual_time(story)
+
+
+def test_a_replica_that_no_directory_can_take_is_said_to_have_failed() -> None:
+    async def story() -> None:
+        async with world() as w:
             w.disk.inject("pwritev", errno.EIO)
             w.append()
+            state = PartitionState(1, 0, (1, 2), (10, 20), (1, 2))
+            topic = TopicNode("late", 2)
+            other = uuid.UUID(int=77)
+            await w.metastore.multi(
+                feed.with_entry(
+                    [
+                        store.Create(layout.topic_path(other), topic.encode()),
+                        store.Create(layout.partition_path(other, 0), state.encode()),
+                        store.Create(layout.partition_path(other, 1), state.encode()),
+                    ]
+                )
+            )
+            await w.follower.catch_up()
+            assert w.partitions.find("late", 0) is None
+            assert len(w.partitions.unhosted) == 2
+            await trio.sleep(1)
+            path = layout.partition_path(other, 1)
+            said = layout.decode_node(
+                path, (await w.metastore.get(path)).value, lambda data: PartitionState.of(data, 0)
+            )
+            assert said == with_failed_log(state, 1, 10)
             await trio.sleep(2)
-            assert (await w.stored()).leader == 1
+            assert (await w.metastore.get(path)).version == 1
+            await w.follower.catch_up()
+            await w.metastore.multi(
+                feed.with_entry(
+                    [
+                        store.Delete(layout.partition_path(other, 0), 1),
+                        store.Delete(path, 1),
+                        store.Delete(layout.topic_path(other), 0),
+                    ]
+                )
+            )
+            await w.follower.catch_up()
+            assert not w.partitions.unhosted
+
+    in_virtual_time(story)
+
+
+def test_who_said_that_its_log_failed_leaves_although_it_does_not_lag() -> None:
+    async def story() -> None:
+        async with world() as w:
+            w.append()
+            w.fetch(2)
+            w.fetch(3)
+            failed = with_failed_log(await w.stored(), 3, 30)
+            await w.write_as_controller(failed=failed.failed, failed_epochs=failed.failed_epochs)
+            await w.follower.catch_up()
+            await trio.sleep(1)
+            state = await w.stored()
+            assert (state.isr, state.failed_logs) == ((1, 2), {3: 30})
+            w.fetch(3)
+            await trio.sleep(REJOIN_S + 1)
+            assert (await w.stored()).isr == (1, 2)
 
     in_virtual_time(story)
 

@@ -81,6 +81,7 @@ class Cluster(ScriptedBroker):
         self.refuses = self.elections = 0
         self.keep_moving = False
         self.eligible: dict[int, list[int]] = {}
+        self.offline: dict[int, list[int]] = {2: [4], 3: [4]}
 
     def _metadata(self, _):
         brokers = [
@@ -94,6 +95,7 @@ class Cluster(ScriptedBroker):
                 leader_id=leader,
                 replica_nodes=self.replicas[number],
                 isr_nodes=self.in_sync[number],
+                offline_replicas=self.offline.get(number, []),
             )
             for number, leader in self.leaders.items()
         ]
@@ -217,10 +219,10 @@ def test_describe_shows_brokers_and_what_is_the_matter(cluster):
     shown = rows(run(cluster, "describe"))
     port = str(cluster.port)
     assert shown[:4] == [
-        ["1", "127.0.0.1", port, "r1", "no", "up", "1", "1"],
-        ["2", "127.0.0.1", port, "r0", "yes", "up", "1", "2"],
-        ["3", "127.0.0.1", port, "r1", "no", "up", "1", "2"],
-        ["4", "-", "-", "-", "no", "down", "0", "2"],
+        ["1", "127.0.0.1", port, "r1", "no", "up", "1", "1", "-"],
+        ["2", "127.0.0.1", port, "r0", "yes", "up", "1", "2", "-"],
+        ["3", "127.0.0.1", port, "r1", "no", "up", "1", "2", "-"],
+        ["4", "-", "-", "-", "no", "down", "0", "2", "-"],
     ]
     assert shown[4:] == [
         ["orders", "1", "2", "2,3", "2", "3", "-", "under min ISR 2, moving"],
@@ -265,6 +267,18 @@ def test_an_offline_partition_waits_for_all_that_could_lead(cluster):
     cluster.replicas[3], cluster.eligible[3] = [4, 5], [5]
     shown = rows(run(cluster, "describe"))
     assert shown[-1][-1] == "offline: waits for 4 or 5"
+
+
+def test_replicas_whose_logs_have_failed_are_shown(cluster):
+    cluster.offline |= {1: [3], 3: [2, 4]}
+    cluster.replicas[3], cluster.in_sync[3] = [2, 4], [2]
+    shown = rows(run(cluster, "describe"))
+    assert [one[-1] for one in shown[:4]] == ["-", "1", "1", "-"]
+    assert shown[4][-1] == "log failed on 3, under min ISR 2, under-replicated"
+    assert shown[-1][-1] == "offline: waits for 2 (log failed)"
+    told = json.loads(run(cluster, "describe", "--json").output)
+    assert [one["failed"] for one in told["brokers"]] == [0, 1, 1, 0]
+    assert [(one["partition"], one["failed"]) for one in told["failed"]] == [(1, [3]), (3, [2])]
 
 
 def test_a_drain_moves_what_can_be_moved_and_says_what_cannot(cluster):

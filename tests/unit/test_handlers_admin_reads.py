@@ -227,6 +227,16 @@ def test_a_broker_that_registered_anew_does_not_lead_by_an_old_state() -> None:
     assert (new.error_code, new.leader_id) == (0, 1)
 
 
+def test_a_broker_whose_log_failed_is_offline_for_that_partition() -> None:
+    held = PartitionState(1, 5, (1, 2), (1, 1), (1, 2))
+    states = (held.with_failed({1: 1}), held.with_failed({2: 1}), held.with_failed({2: 0}))
+    answer = metadata(context(image_of(topic("a", *states))), named("a"), 12)
+    leads, follows, registered_anew = answer.topics[0].partitions
+    assert (leads.error_code, leads.leader_id, leads.offline_replicas) == (5, -1, [1])
+    assert (follows.error_code, follows.leader_id, follows.offline_replicas) == (0, 1, [2])
+    assert (registered_anew.leader_id, registered_anew.offline_replicas) == (1, [])
+
+
 def test_partitions_and_a_leader_that_is_not_live() -> None:
     answer = metadata(context(image_of(A, B)), named("a", "b"), 9)
     first, second = answer.topics[0].partitions

@@ -71,11 +71,11 @@ def describe(ctx: click.Context, all_partitions: bool, as_json: bool) -> None:
         return
     print_table(
         _title(view),
-        ["broker", "host", "port", "rack", "controller", "state", "leaders", "replicas"],
+        ["broker", "host", "port", "rack", "controller", "state", "leaders", "replicas", "failed"],
         [
             (
                 *(one.broker, one.host, one.port, one.rack),
-                *(one.is_controller, one.state, one.leaders, one.replicas),
+                *(one.is_controller, one.state, one.leaders, one.replicas, one.failed or None),
             )
             for one in view.brokers
         ],
@@ -101,6 +101,7 @@ def _title(view: ClusterView) -> str:
         "offline": sum(one.is_offline for one in view.partitions),
         "under min ISR": sum(one.is_under_min_isr for one in view.partitions),
         "under-replicated": sum(one.is_under_replicated for one in view.partitions),
+        "with failed logs": sum(bool(one.failed) for one in view.partitions),
         "moving": sum(one.is_moving for one in view.partitions),
     }
     told = "  ".join(f"{name}: {count}" for name, count in counts.items() if count)

@@ -28,6 +28,8 @@ class BrokerView(NamedTuple):
     is_up: bool
     leaders: int
     replicas: int
+    failed: int
+    """Replicas whose log directories have failed."""
 
     @property
     def state(self) -> str:
@@ -46,6 +48,9 @@ class PartitionView(NamedTuple):
     min_insync: int
     eligible: Replicas
     """Replicas outside of the ISR that could lead without loss; known of offline partitions."""
+
+    failed: Replicas
+    """Replicas whose log directories have failed, on brokers that are up."""
 
     up: frozenset[int]
     """The brokers that are up."""
@@ -79,9 +84,15 @@ class PartitionView(NamedTuple):
         """What is the matter with it; empty if all is well."""
         if self.is_offline:
             could_lead = (*self.in_sync, *self.eligible)
-            down = " or ".join(str(one) for one in could_lead if one not in self.up)
-            return f"offline: waits for {down}" if down else "offline"
+            waits = " or ".join(
+                f"{one} (log failed)" if one in self.failed else str(one)
+                for one in could_lead
+                if one in self.failed or one not in self.up
+            )
+            return f"offline: waits for {waits}" if waits else "offline"
         parts = []
+        if self.failed:
+            parts.append(f"log failed on {', '.join(map(str, self.failed))}")
         if self.is_under_min_isr:
             parts.append(f"under min ISR {self.min_insync}")
         if self.is_under_replicated:
@@ -128,6 +139,7 @@ async def look_at(client: Client) -> ClusterView:
     partitions = await _with_eligible(admin, partitions)
     leaders = Counter(one.leader for one in partitions)
     replicas = Counter(broker for one in partitions for broker in one.replicas)
+    failed = Counter(broker for one in partitions for broker in one.failed)
     nodes = {node.node_id: node for node in description.brokers}
     brokers = []
     for broker in sorted(nodes.keys() | replicas.keys()):
@@ -142,6 +154,7 @@ async def look_at(client: Client) -> ClusterView:
                 node is not None,
                 leaders[broker],
                 replicas[broker],
+                failed[broker],
             )
         )
     return ClusterView(description.cluster_id, description.controller_id, brokers, partitions)
@@ -175,6 +188,7 @@ def _partition_view(
         () if moving is None else moving.removing,
         min_insync,
         (),
+        tuple(one for one in info.offline if one in up),
         up,
     )
 
@@ -193,6 +207,7 @@ def as_json(view: ClusterView) -> dict[str, object]:
                 "state": one.state,
                 "leaders": one.leaders,
                 "replicas": one.replicas,
+                "failed": one.failed,
             }
             for one in view.brokers
         ],
@@ -200,6 +215,7 @@ def as_json(view: ClusterView) -> dict[str, object]:
         "offline": _listed(one for one in view.partitions if one.is_offline),
         "under_min_isr": _listed(one for one in view.partitions if one.is_under_min_isr),
         "under_replicated": _listed(one for one in view.partitions if one.is_under_replicated),
+        "failed": _listed(one for one in view.partitions if one.failed),
         "reassignments": _listed(one for one in view.partitions if one.is_moving),
     }
 
@@ -216,6 +232,7 @@ def _listed(partitions: Iterator[PartitionView]) -> list[dict[str, object]]:
             "removing": one.removing,
             "min_insync": one.min_insync,
             "eligible": one.eligible,
+            "failed": one.failed,
         }
         for one in partitions
     ]

@@ -4,7 +4,8 @@ A replica of the ISR holds everything that was committed, and so does one of the
 replicas standing, KIP-966), as long as it has not lost what it held. That is judged by broker
 epochs, never by ids alone (SAFETY rules 6 and 9): the state keeps the epoch in which each member
 was known to hold everything, and the same id under a later epoch counts only if that is the next
-one, after a clean stop, with the same log directories.
+one, after a clean stop, with the same log directories. A replica whose log directory has failed,
+as its broker said, counts as absent until that broker has registered again.
 """
 
 from __future__ import annotations
@@ -64,11 +65,31 @@ def standing(broker_epoch: int, live: LiveBroker | None) -> Standing:
     return Standing.LOST
 
 
+def usable(state: PartitionState, live: Mapping[int, LiveBroker]) -> Mapping[int, LiveBroker]:
+    """The live brokers but those whose replica of this partition has failed (KIP-112)."""
+    if not state.failed:
+        return live
+    failed = _failed_yet(state, live)
+    return {broker: one for broker, one in live.items() if broker not in failed}
+
+
+def _failed_yet(state: PartitionState, live: Mapping[int, LiveBroker]) -> dict[int, int]:
+    """The failed logs of brokers that have not registered again since, with their epochs."""
+    return {
+        broker: epoch
+        for broker, epoch in state.failed_logs.items()
+        if broker not in live or live[broker].broker_epoch <= epoch
+    }
+
+
 class _Members:
     """ISR and ELR of a state, each member with its epoch and its standing."""
 
     def __init__(self, state: PartitionState, live: Mapping[int, LiveBroker]) -> None:
         self.state = state
+        if state.failed:
+            self.state = state.with_failed(_failed_yet(state, live))
+            live = usable(state, live)
         self.live = live
         self.epochs = dict(zip(state.elr, state.elr_epochs, strict=True))
         self.epochs |= dict(zip(state.isr, state.broker_epochs, strict=True))
@@ -124,7 +145,9 @@ def review(
     furthest leads, once `logs` tells of all of them (`must_ask`); the others stay known, as it may
     lose more before they are in sync. Otherwise there is no leader,
     and ISR and ELR stay as they are, so that the first that is back unharmed leads: an ISR
-    never shrinks to nobody. `partition_epoch` is left alone.
+    never shrinks to nobody. A replica whose log has failed is as one that is not there, and what
+    was said of it is forgotten when its broker has registered again. `partition_epoch` is left
+    alone.
     """
     members = _Members(state, live)
     kept_isr = members.kept(state.isr)
@@ -136,7 +159,7 @@ def review(
     if kept_elr:
         chosen = _first(state, kept_elr)
         return _led(members.with_isr((chosen,), rules), chosen)
-    chosen = _lossy(state, live, rules, logs)
+    chosen = _lossy(state, members.live, rules, logs)
     if chosen != -1:
         alone = members.with_isr((chosen,), rules)
         if rules.unclean:

@@ -16,6 +16,7 @@ from trioq.controller.election_state import (
     has_live_leader,
     prefer,
     review,
+    usable,
 )
 from trioq.controller.log_ends import ASK_TIMEOUT_S, AskLogEnds, gather_log_ends
 from trioq.controller.review_state import election_rules, live_brokers
@@ -181,7 +182,7 @@ def _any_leader(
         raise ElectionNotNeeded("The partition has a leader.")
     after = review(state, live, rules._replace(unclean=True), logs=ends)
     if after.leader == -1:
-        raise EligibleLeadersNotAvailable("None of the replicas is alive.")
+        raise EligibleLeadersNotAvailable("None of the replicas is alive and has its log.")
     return after
 
 
@@ -210,7 +211,8 @@ def _askable(
         found = _find(image, partition)
         if found is None or has_live_leader(found[1], live):
             continue
+        can_lead = usable(found[1], live)
         for broker in found[1].replicas:
-            if broker in live:
+            if broker in can_lead:
                 wanted.setdefault(broker, []).append(partition)
     return wanted

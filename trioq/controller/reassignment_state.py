@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from trioq.controller.election_state import ElectionRules, LiveBroker
+from trioq.controller.election_state import ElectionRules, LiveBroker, usable
 from trioq.errors import InvalidReplicaAssignment, NoReassignmentInProgress
 from trioq.metastore.layout import PartitionState
 
@@ -128,6 +128,7 @@ def _without(
     }
     leader, leader_epoch = state.leader, state.leader_epoch
     if leader in going:
+        live = usable(state, live)
         leader = next(
             (
                 one
@@ -146,7 +147,8 @@ def _without(
         for broker, epoch in zip(state.elr, state.elr_epochs, strict=True)
         if broker not in going and len(isr) < rules.min_insync
     }
-    return state._replace(
+    failed = {one: epoch for one, epoch in state.failed_logs.items() if one not in going}
+    return state.with_failed(failed)._replace(
         leader=leader,
         leader_epoch=leader_epoch,
         isr=tuple(isr),

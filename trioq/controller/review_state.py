@@ -22,6 +22,7 @@ from trioq.controller.election_state import (
     must_ask,
     prefer,
     review,
+    usable,
 )
 from trioq.controller.storm_state import StormState
 from trioq.controller.write_chain import WRITE_BYTES
@@ -301,7 +302,8 @@ class ReviewState:
             logs = self._known_logs(key)
             wanted = must_ask(after, live)
             if not wanted and rules.unclean:
-                wanted = tuple(broker for broker in state.replicas if broker in live)
+                can_lead = usable(after, live)
+                wanted = tuple(broker for broker in state.replicas if broker in can_lead)
             missing = [broker for broker in wanted if broker not in logs]
             if missing and self._can_ask and self._is_to_wait_for(key, missing):
                 return after
@@ -334,7 +336,7 @@ class ReviewState:
 
 def _is_settled(state: PartitionState, live: LiveBrokers) -> bool:
     """Whether nothing can follow from who is alive; said quickly, because it nearly always is."""
-    if state.leader == -1 or state.elr or state.adding or state.removing:
+    if state.leader == -1 or state.elr or state.adding or state.removing or state.failed:
         return False
     for broker, epoch in zip(state.isr, state.broker_epochs, strict=True):
         one = live.get(broker)

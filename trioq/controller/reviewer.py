@@ -10,7 +10,7 @@ import trio
 from trioq import logs
 from trioq.clock import Clock
 from trioq.controller.controller_counters import ControllerCounters
-from trioq.controller.election_state import LogEnd
+from trioq.controller.election_state import LogEnd, usable
 from trioq.controller.log_ends import ASK_TIMEOUT_S, AskLogEnds
 from trioq.controller.review_state import (
     Batch,
@@ -19,6 +19,7 @@ from trioq.controller.review_state import (
     PartitionKey,
     ReviewState,
     batches,
+    live_brokers,
 )
 from trioq.controller.slot_plan import plan_slots, slot_writes
 from trioq.controller.topic_plan import chunks
@@ -102,12 +103,13 @@ class Reviewer:
                 if await self._write_slots(even_out=False):
                     break
         image = self._follower.image
-        others = image.brokers.keys() - leaving.keys()
+        others = {one: of for one, of in live_brokers(image).items() if one not in leaving}
         return [
             TopicPartition(topic.name, number)
             for topic in image.topics_by_id.values()
             for number, state in enumerate(topic.partitions)
-            if state.leader == broker and not others.isdisjoint(state.replicas)
+            if state.leader == broker
+            and not usable(state, others).keys().isdisjoint(state.replicas)
         ]
 
     async def balance(self, *, partitions: bool) -> None:

@@ -233,7 +233,8 @@ class PartitionState(NamedTuple):
     in the same order (a leader is always a member). `elr` are the replicas that stay
     electable outside the ISR (KIP-966), `elr_epochs` the broker epochs in which they held all that
     was committed;
-    `last_leader` is who led when leader became -1.
+    `last_leader` is who led when leader became -1. `failed` are the replicas whose logs cannot be
+    used, as their brokers said in the broker epochs `failed_epochs`: they neither lead nor count.
     `partition_epoch` is the node's version: not part of the value, and what a change is
     compared against.
     """
@@ -249,6 +250,13 @@ class PartitionState(NamedTuple):
     removing: tuple[int, ...] = ()
     partition_epoch: int = 0
     elr_epochs: tuple[int, ...] = ()
+    failed: tuple[int, ...] = ()
+    failed_epochs: tuple[int, ...] = ()
+
+    @property
+    def failed_logs(self) -> dict[int, int]:
+        """The replicas whose logs have failed, with the broker epochs in which that was said."""
+        return dict(zip(self.failed, self.failed_epochs, strict=True))
 
     @property
     def leader_broker_epoch(self) -> int:
@@ -256,6 +264,10 @@ class PartitionState(NamedTuple):
         if self.leader not in self.isr:
             return -1
         return self.broker_epochs[self.isr.index(self.leader)]
+
+    def with_failed(self, failed: Mapping[int, int]) -> PartitionState:
+        """The state with these as `failed_logs`."""
+        return self._replace(failed=tuple(failed), failed_epochs=tuple(failed.values()))
 
     def encode(self) -> bytes:
         data: dict[str, Any] = {
@@ -273,6 +285,9 @@ class PartitionState(NamedTuple):
         if self.adding or self.removing:
             data["adding"] = self.adding
             data["removing"] = self.removing
+        if self.failed:
+            data["failed"] = self.failed
+            data["failed_epochs"] = self.failed_epochs
         return encode_json(data).encode()
 
     @classmethod
@@ -289,6 +304,8 @@ class PartitionState(NamedTuple):
             tuple(data.get("removing", ())),
             version,
             tuple(data.get("elr_epochs", ())),
+            tuple(data.get("failed", ())),
+            tuple(data.get("failed_epochs", ())),
         )
 
 

@@ -186,7 +186,13 @@ class ReplicationGauges(Counters):
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
-        return ("followed", "led", "max_lag", "under_min_isr", "under_replicated")
+        return ("failed", "followed", "led", "max_lag", "under_min_isr", "under_replicated")
+
+    @property
+    def failed(self) -> int:
+        """Replicas that are to be here, but whose log directories have failed."""
+        partitions = self._partitions
+        return sum(one.log.failed for one in partitions) + len(partitions.unhosted)
 
     @property
     def led(self) -> int:

@@ -5,6 +5,11 @@ else was written meanwhile wins, and tells of it in the feed. Before a change is
 proposed to the partition, which from then on counts old and new members (rule 8 of SAFETY), until
 it is known what the node holds: from the write's result, by reading it back, or from the feed.
 
+A broker also says, in the same way, which of its own replicas have failed with their log
+directories, led or not (KIP-112, KIP-858): the node then names it with its broker epoch among
+`failed`, which lasts until it registers again. The controller elects others and takes it out of
+the ISR; where there is no controller to do so the leader does.
+
 A write of unknown outcome may still be carried out after the node was read back unchanged. So
 such a partition stays undecided and its node is written again, if need be with the members that
 it has: once this succeeds the earlier write cannot any more.
@@ -25,7 +30,8 @@ from trioq import logs
 from trioq.errors import KafkaStorageError, MetastoreError
 from trioq.metastore import feed, layout, store
 from trioq.metrics import Counters
-from trioq.replication.isr_state import changed_isr, handed_over
+from trioq.replication.isr_state import changed_isr, with_failed_log
+from trioq.replication.unhosted import UnhostedReplica
 
 if TYPE_CHECKING:
     from trioq.clock import Clock
@@ -49,22 +55,28 @@ log = logs.get_logger(__name__)
 
 
 class IsrCounters(Counters):
-    """Changes of in-sync replicas that this broker wrote."""
+    """Changes of in-sync replicas that this broker wrote, and how often it said that a replica of
+    its own has failed.
+    """
 
-    __slots__ = ("expands", "failed_writes", "hand_overs", "shrinks")
+    __slots__ = ("expands", "failed_logs", "failed_writes", "shrinks")
 
     expands: int
+    failed_logs: int
     failed_writes: int
-    hand_overs: int
     shrinks: int
 
 
 class _Change(NamedTuple):
-    """What is to be written for a partition: `after` at the version of `before`."""
+    """What is to be written for a partition: `after` at the version of `before`.
 
-    partition: Partition
+    `is_failed_log`: it says of this broker's replica that it has failed, and nothing else.
+    """
+
+    partition: Partition | UnhostedReplica
     before: PartitionState
     after: PartitionState
+    is_failed_log: bool = False
 
     @property
     def path(self) -> str:
@@ -75,8 +87,8 @@ class _Change(NamedTuple):
 class IsrKeeper:
     """Keeps the ISR of every partition led here true: laggards leave, who caught up joins.
 
-    `run` owns it; a JoinWatcher. Where a log directory has failed, its partitions are handed to
-    another replica in sync: their leader is written as nobody, and the controller elects.
+    `run` owns it; a JoinWatcher. Where a log directory has failed, that is written for all replicas
+    in it, whoever leads them.
     """
 
     def __init__(
@@ -101,6 +113,10 @@ class IsrKeeper:
         """See trioq.replication.waiters.JoinWatcher."""
         self._joining[partition] = None
         self._may_join.set()
+
+    def log_failed(self, partition: Replica) -> None:
+        """See trioq.replication.waiters.JoinWatcher."""
+        self.may_join(partition)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Watch and write until cancelled; then some change may be of unknown outcome.
@@ -141,13 +157,18 @@ class IsrKeeper:
             change = self._change(partition, registered, is_check=is_check)
             if change is not None:
                 yield change
+        if is_check:
+            for replica in self._partitions.unhosted:
+                change = self._failed_log(replica)
+                if change is not None:
+                    yield change
 
     def _change(
         self, partition: Partition, registered: dict[int, int], *, is_check: bool
     ) -> _Change | None:
         isr = partition.isr
         if isr is None:
-            return self._hand_over(partition)
+            return self._failed_log(partition) if partition.log.failed else None
         must_write = isr.is_undecided or isr.keeps_others_electable
         if isr.is_alone and not must_write and len(isr.state.replicas) == 1:
             return None
@@ -160,6 +181,7 @@ class IsrKeeper:
                 max_lag_s=config.replica_lag_time_max_ms / 1000,
                 max_lag_messages=config.replica_lag_max_messages,
             )
+            leaving |= isr.failed()
         joining = {
             replica: epoch
             for replica, epoch in isr.joiners(partition.log.high_watermark, now_s).items()
@@ -175,16 +197,16 @@ class IsrKeeper:
         )
         return _Change(partition, state, after)
 
-    def _hand_over(self, partition: Partition) -> _Change | None:
-        """A partition whose log failed here is another's to lead, if another is in sync."""
-        state = partition.state
-        if state is None or not partition.log.failed or partition.is_closed:
+    def _failed_log(self, replica: Partition | UnhostedReplica) -> _Change | None:
+        """Say that this replica has failed, unless that is known of this broker epoch."""
+        state, me = replica.state, self._partitions.local_id
+        broker_epoch = self._partitions.broker_epoch
+        if state is None or replica.is_closed or broker_epoch < 0 or me not in state.replicas:
             return None
-        me = partition.local_id
-        if state.leader != me or len(state.isr) == 1 or not partition.is_named_by(state):
+        if state.failed_logs.get(me) == broker_epoch:
             return None
-        after = handed_over(state, min_insync=partition.config.min_insync_replicas)
-        return _Change(partition, state, after)
+        after = with_failed_log(state, me, broker_epoch)
+        return _Change(replica, state, after, is_failed_log=True)
 
     # ---- writing --------------------------------------------------------------------------
 
@@ -233,20 +255,19 @@ class IsrKeeper:
 
     def _propose(self, change: _Change) -> bool:
         """Count old and new members from now on; False if the change is out of date."""
-        partition, before, after = change
+        partition, before, after, is_failed_log = change
         if partition.partition_epoch != before.partition_epoch or partition.is_closed:
             return False
-        if after.leader == partition.local_id:
-            isr = partition.isr
-            if isr is None:
+        if isinstance(partition, UnhostedReplica) or partition.isr is None:
+            return is_failed_log
+        isr = partition.isr
+        # Not judged earlier: until they are proposed, the high watermark moves without them.
+        joiners = isr.joiners(partition.log.high_watermark, self._clock.monotonic_s())
+        for replica, epoch in zip(after.isr, after.broker_epochs, strict=True):
+            if replica not in isr.committed and joiners.get(replica) != epoch:
+                self.may_join(partition)  # looked at anew
                 return False
-            # Not judged earlier: until they are proposed, the high watermark moves without them.
-            joiners = isr.joiners(partition.log.high_watermark, self._clock.monotonic_s())
-            for replica, epoch in zip(after.isr, after.broker_epochs, strict=True):
-                if replica not in isr.committed and joiners.get(replica) != epoch:
-                    self.may_join(partition)  # looked at anew
-                    return False
-            partition.propose_isr(dict(zip(after.isr, after.broker_epochs, strict=True)))
+        partition.propose_isr(dict(zip(after.isr, after.broker_epochs, strict=True)))
         return True
 
     def _failed(
@@ -262,7 +283,9 @@ class IsrKeeper:
             consequence="it is tried again; until then old and new members count",
         )
         if is_unwritten:
-            for partition, before, _ in changes:
+            for partition, before, _, is_failed_log in changes:
+                if is_failed_log or isinstance(partition, UnhostedReplica):
+                    continue
                 if partition.partition_epoch == before.partition_epoch and partition.is_leader:
                     partition.withdraw_isr()
 
@@ -288,12 +311,12 @@ class IsrKeeper:
                 self._apply(one.partition, state)
 
     def _written(self, change: _Change, version: int) -> None:
-        partition, before, after = change
+        partition, before, after, is_failed_log = change
         joined = sorted(set(after.isr) - set(before.isr))
         left = sorted(set(before.isr) - set(after.isr))
         self.counters.expands += len(joined)
         self.counters.shrinks += len(left)
-        self.counters.hand_overs += after.leader == -1
+        self.counters.failed_logs += is_failed_log
         log.debug(
             "isr_changed",
             partition=str(partition.topic_partition),
@@ -301,28 +324,25 @@ class IsrKeeper:
             left=left,
             isr=list(after.isr),
             elr=list(after.elr),
-            leader=after.leader,
+            failed=list(after.failed),
         )
         self._apply(partition, after._replace(partition_epoch=version))
 
     @staticmethod
     def _say(batch: Sequence[_Change]) -> None:
         """One line for all of a batch, which may be a hundred."""
-        joined = Counter(
-            one for _, before, after in batch for one in set(after.isr) - set(before.isr)
-        )
-        left = Counter(
-            one for _, before, after in batch for one in set(before.isr) - set(after.isr)
-        )
+        joined = Counter(one for own in batch for one in set(own.after.isr) - set(own.before.isr))
+        left = Counter(one for own in batch for one in set(own.before.isr) - set(own.after.isr))
         log.info(
             "in-sync replicas changed",
             partitions=len(batch),
             first=str(batch[0].partition.topic_partition),
             joined=dict(joined),
             left=dict(left),
+            failed_here=sum(one.is_failed_log for one in batch),
         )
 
-    def _apply(self, partition: Partition, state: PartitionState) -> None:
+    def _apply(self, partition: Partition | UnhostedReplica, state: PartitionState) -> None:
         try:
             partition.apply_state(state)
         except KafkaStorageError as error:

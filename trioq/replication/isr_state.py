@@ -268,16 +268,30 @@ class IsrState:
 
     def may_join(self, replica_id: int, high_watermark: int, now_s: float) -> bool:
         """Whether a replica outside the ISR has reached all that is committed, and the start of
-        this term (rule 8), and was not taken out just now.
+        this term (rule 8), and was not taken out just now; its log has not failed since.
         """
         follower = self._followers[replica_id]
         return (
             replica_id not in self.committed
             and replica_id in self.state.replicas
             and follower.broker_epoch >= 0
+            and not self._has_failed(replica_id, follower.broker_epoch)
             and follower.end_offset >= max(high_watermark, self.start_offset)
             and (follower.broker_epoch != follower.barred_epoch or now_s >= follower.barred_until_s)
         )
+
+    def _has_failed(self, replica_id: int, broker_epoch: int) -> bool:
+        state = self.state
+        return bool(state.failed) and state.failed_logs.get(replica_id, -1) >= broker_epoch
+
+    def failed(self) -> set[int]:
+        """The members of the ISR whose logs have failed, as their brokers said."""
+        epochs = self.state.failed_logs
+        return {
+            replica
+            for replica, epoch in zip(self.state.isr, self.state.broker_epochs, strict=True)
+            if replica != self.local_id and epochs.get(replica, -1) >= epoch
+        }
 
     def joiners(self, high_watermark: int, now_s: float) -> dict[int, int]:
         """The replicas that `may_join`, with the broker epochs of their fetches."""
@@ -329,7 +343,8 @@ def changed_isr(
 
     `joining` are replicas with their broker epochs. Who leaves when fewer than `min_insync`
     remain stays electable, and so does who was, until they are enough again (rule 9, KIP-966):
-    while they are too few the high watermark rests, so these hold all that is committed.
+    while they are too few the high watermark rests, so these hold all that is committed. Of those
+    that join it is forgotten that their logs had failed.
     """
     epochs = dict(zip(state.isr, state.broker_epochs, strict=True))
     elr = dict(zip(state.elr, state.elr_epochs, strict=True))
@@ -342,7 +357,8 @@ def changed_isr(
         elr.pop(replica, None)
     if len(epochs) >= min(min_insync, len(state.replicas)):
         elr.clear()
-    return state._replace(
+    failed = {one: epoch for one, epoch in state.failed_logs.items() if one not in joining}
+    return state.with_failed(failed)._replace(
         isr=tuple(epochs),
         broker_epochs=tuple(epochs.values()),
         elr=tuple(elr),
@@ -350,22 +366,10 @@ def changed_isr(
     )
 
 
-def handed_over(state: PartitionState, *, min_insync: int) -> PartitionState:
-    """The state in which the leader, whose log has failed, asks for another in the ISR to lead.
+def with_failed_log(state: PartitionState, broker: int, broker_epoch: int) -> PartitionState:
+    """The state in which `broker` says, in `broker_epoch`, that its replica's log has failed.
 
-    If too few remain, its log may hold what they lose: it stays known (rule 9), but under a broker
-    epoch of which its present one is no continuation, so that it leads only if its log, once it
-    can be read again, turns out to reach furthest.
+    It says nothing else: that it leads no more and is in sync no more, where others are, is the
+    controller's to write, and the leader's; who it is that is left is theirs to judge.
     """
-    leader = state.leader
-    after = changed_isr(state, joining={}, leaving={leader}, min_insync=min_insync)
-    elr_epochs = tuple(
-        epoch - 2 if broker == leader else epoch
-        for broker, epoch in zip(after.elr, after.elr_epochs, strict=True)
-    )
-    return after._replace(
-        leader=-1,
-        leader_epoch=state.leader_epoch + 1,
-        last_leader=leader,
-        elr_epochs=elr_epochs,
-    )
+    return state.with_failed({**state.failed_logs, broker: broker_epoch})

@@ -117,6 +117,8 @@ class Partition(LeaderSide, FollowerSide):
     def _log_progressed(self, log: Log) -> None:
         if log.failed:
             self._stop(KafkaStorageError)
+            if self.join_watcher is not None:
+                self.join_watcher.log_failed(self)
             return
         if self._acks_one:
             self._acks_one.pass_offset(log.durable_end_offset)

@@ -10,6 +10,7 @@ from trioq.config import BrokerConfig, TopicConfig
 from trioq.errors import ConfigError, CorruptMessage, KafkaError, KafkaStorageError
 from trioq.metastore.image import changed_topics
 from trioq.replication.partition import Partition
+from trioq.replication.unhosted import UnhostedReplica
 from trioq.types import TopicId, TopicPartition
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Partitions:
         "_local_id",
         "_log_dirs",
         "_refused",
+        "_unhosted",
         "terms_led",
     )
 
@@ -51,6 +53,7 @@ class Partitions:
         """The first image has come: partitions that are not in it are created from now on."""
         self._refused: set[tuple[TopicId, int]] = set()
         """Partitions whose data contradicts the metastore; offline for this process's life."""
+        self._unhosted: dict[tuple[TopicId, int], UnhostedReplica] = {}
         self.terms_led = 0
         """Grows with each term in which something is led here."""
         self._by_topic: dict[str, dict[int, Partition]] = {}
@@ -75,6 +78,21 @@ class Partitions:
         for hosted in self._by_topic.values():
             yield from hosted.values()
 
+    @property
+    def unhosted(self) -> Sequence[UnhostedReplica]:
+        """The replicas that are to be here, but whose log directories have failed."""
+        return tuple(self._unhosted.values())
+
+    @property
+    def local_id(self) -> int:
+        """This broker's id."""
+        return self._local_id
+
+    @property
+    def broker_epoch(self) -> int:
+        """Of this broker's registration; -1 before the first."""
+        return self._broker_epoch
+
     def __len__(self) -> int:
         return sum(map(len, self._by_topic.values()))
 
@@ -90,6 +108,8 @@ class Partitions:
                 partition.use_broker_epoch(broker_epoch)
             except KafkaStorageError as error:
                 _log_offline(partition.topic_partition, error)
+            if partition.log.failed and self._join_watcher is not None:
+                self._join_watcher.log_failed(partition)
 
     def use_join_watcher(self, watcher: JoinWatcher | None) -> None:
         """Have `watcher` told of followers that may join the ISR, or nobody."""
@@ -136,6 +156,7 @@ class Partitions:
             if number < len(same) and same[number] is state and partition is not None:
                 continue
             if self._local_id not in state.replicas:
+                self._note_hosted(topic.topic_id, number)
                 if partition is not None:
                     del hosted[number]
                     self._drop(partition)
@@ -143,7 +164,11 @@ class Partitions:
             if partition is None:
                 is_new = new_from is not None and number >= new_from
                 partition = self._host(topic, number, config, is_new=is_new)
-                if partition is None or self._contradicts(partition, state):
+                if partition is None:
+                    self._note_unhosted(topic, number, state)
+                    continue
+                self._note_hosted(topic.topic_id, number)
+                if self._contradicts(partition, state):
                     continue
                 hosted[number] = partition
             else:
@@ -172,6 +197,21 @@ class Partitions:
         partition.join_watcher = self._join_watcher
         return partition
 
+    def _note_unhosted(self, topic: TopicImage, number: int, state: PartitionState) -> None:
+        known = self._unhosted.get((topic.topic_id, number))
+        if known is not None:
+            known.apply_state(state)
+            return
+        self._unhosted[topic.topic_id, number] = UnhostedReplica(
+            TopicPartition(topic.name, number), topic.topic_id, state
+        )
+
+    def _note_hosted(self, topic_id: TopicId, number: int) -> None:
+        """There is a log, or none is wanted any more."""
+        known = self._unhosted.pop((topic_id, number), None)
+        if known is not None:
+            known.is_closed = True
+
     def _topic_config(self, topic: TopicImage) -> TopicConfig:
         try:
             return TopicConfig.of(self._config, topic.config)
@@ -184,6 +224,8 @@ class Partitions:
 
     def _drop_topic(self, topic: TopicImage) -> None:
         hosted = self._by_id.pop(topic.topic_id, {})
+        for topic_id, number in [key for key in self._unhosted if key[0] == topic.topic_id]:
+            self._note_hosted(topic_id, number)
         # A topic of the same name may have been created in the meantime.
         if self._by_topic.get(topic.name) is hosted:
             del self._by_topic[topic.name]

@@ -107,7 +107,8 @@ class Replica(PartitionHead):
         self.term = 0
         """Changes with every change of role, leader or leader epoch."""
         self.join_watcher: JoinWatcher | None = None
-        """Told of followers that may join the ISR; None where there are none."""
+        """Told of followers that may join the ISR, and of a log that failed; None on a broker that
+        is no member of a cluster."""
         self.settle_watcher: SettleWatcher | None = None
         """Told when a fetch may state where this replica stands; None where nobody fetches."""
         self._isr: IsrState | None = None

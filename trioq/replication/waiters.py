@@ -73,8 +73,12 @@ class SettleWatcher(Protocol):
 
 
 class JoinWatcher(Protocol):
-    """Whoever lets followers join the in-sync replicas."""
+    """Whoever lets followers join the in-sync replicas, and says which replicas have failed."""
 
     def may_join(self, partition: Replica) -> None:
         """A follower of this partition has reached what it needs to join."""
+        ...
+
+    def log_failed(self, partition: Replica) -> None:
+        """The log of this replica has failed, whether it leads or follows."""
         ...

@@ -154,6 +154,8 @@ class Controlling:
         key = TOPIC_ID, 0
 
         def asked(other: Process) -> None:
+            if other.log.failed:
+                return
             end = LogEnd(other.log.epochs.latest_epoch, other.log.log_end_offset)
             world.send(broker, process.broker_id, lambda back: answered(back, end))
 

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from trioq.metastore.layout import PartitionState
-from trioq.replication.isr_state import changed_isr, handed_over
+from trioq.replication.isr_state import changed_isr, with_failed_log
 
 if TYPE_CHECKING:
     from tests.sim.cluster.process import Process
@@ -28,7 +28,7 @@ class IsrChanges:
         if self._in_flight:
             return
         if isr is None:
-            self._hand_over()
+            self._say_failed()
             return
         log = process.log
         now_s = process.clock.monotonic_s()
@@ -43,6 +43,7 @@ class IsrChanges:
             max_lag_s=self._world.settings.lag_ms / 1000,
             max_lag_messages=0,
         )
+        leaving |= isr.failed()
         if not (joining or leaving or isr.is_undecided):
             return
         before = isr.state
@@ -50,14 +51,14 @@ class IsrChanges:
         partition.propose_isr(dict(zip(after.isr, after.broker_epochs, strict=True)))
         self._write(before, after)
 
-    def _hand_over(self) -> None:
-        """A partition whose log failed here is another's to lead, if another is in sync."""
+    def _say_failed(self) -> None:
+        """A replica whose log has failed says so, whether it leads or not."""
         partition, me = self._process.partition, self._process.broker_id
-        state = partition.state
-        if state is None or not partition.log.failed or state.leader != me:
+        state, epoch = partition.state, self._process.broker_epoch
+        if state is None or not partition.log.failed or epoch < 0 or me not in state.replicas:
             return
-        if len(state.isr) > 1 and partition.is_named_by(state):
-            self._write(state, handed_over(state, min_insync=2))
+        if state.failed_logs.get(me) != epoch:
+            self._write(state, with_failed_log(state, me, epoch))
 
     def _write(self, before: PartitionState, after: PartitionState) -> None:
         self._in_flight = True

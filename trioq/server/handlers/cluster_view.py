@@ -87,11 +87,20 @@ class Leadership(NamedTuple):
 def leadership(image: ClusterImage, partition: PartitionImage) -> Leadership:
     """The live leader of `partition`, or LEADER_NOT_AVAILABLE.
 
-    A broker that was registered anew since the partition's state was written does not lead.
+    A broker that was registered anew since the partition's state was written does not lead, nor
+    one that has said since that its log has failed.
     """
-    brokers = image.brokers
-    offline = [replica for replica in partition.replicas if replica not in brokers]
+    brokers, failed = image.brokers, partition.failed_logs
+    offline = [
+        replica
+        for replica in partition.replicas
+        if replica not in brokers or failed.get(replica, -1) >= brokers[replica].broker_epoch
+    ]
     broker = brokers.get(partition.leader)
-    if broker is not None and broker.broker_epoch == partition.leader_broker_epoch:
+    if (
+        broker is not None
+        and broker.broker_epoch == partition.leader_broker_epoch
+        and partition.leader not in offline
+    ):
         return Leadership(0, partition.leader, offline)
     return Leadership(LeaderNotAvailable.code, NO_LEADER, offline)
