@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from tests.sim.group_world import FaultyStore, TrioClock
 from tests.unit.storage_support import NOW_MS, TOPIC_ID, batch, open_dirs
 from trioq.config import BrokerConfig, TopicConfig
+from trioq.controller.election_state import ElectionRules, LiveBroker, review
 from trioq.metastore import feed, layout, store
 from trioq.metastore.bootstrap import ensure_cluster
 from trioq.metastore.feed import ImageFollower
@@ -192,6 +193,33 @@ def test_rule_9_who_was_electable_is_not_any_more_when_fewer_suffice() -> None:
             state = await w.stored()
             assert (state.isr, state.elr) == ((1,), ())
             assert partition.log.high_watermark == 1
+
+    in_virtual_time(story)
+
+
+def test_rule_9_who_states_less_than_is_committed_is_not_elected_for_what_it_held() -> None:
+    async def story() -> None:
+        async with world() as w:
+            w.append()
+            w.fetch(2)
+            w.fetch(3)
+            assert w.partition().log.high_watermark == 1
+            w.append()
+            await trio.sleep(LAG_S + 2)
+            assert (await w.stored()).elr_epochs == (20, 30)
+            w.fetch(3, end=0)  # its files are damaged
+            await trio.sleep(1)
+            state = await w.stored()
+            assert (state.isr, state.elr, state.elr_epochs) == ((1,), (2, 3), (20, 28))
+            rules = ElectionRules(min_insync=2)
+            for is_clean in (True, False):
+                for epoch in (30, 31):
+                    live = {3: LiveBroker(epoch, is_clean)}
+                    assert review(state, live, rules).leader == -1
+            assert review(state, {2: LiveBroker(20, True)}, rules).leader == 2
+            w.fetch(3)
+            await trio.sleep(0.2)
+            assert (await w.stored()).isr == (1, 3)
 
     in_virtual_time(story)
 

@@ -322,6 +322,41 @@ def test_a_follower_whose_files_are_damaged_is_copied_anew() -> None:
     run(story, topic_config={"min.insync.replicas": "1"})
 
 
+def test_rule_9_an_electable_replica_that_is_damaged_keeps_what_it_has_until_it_is_none() -> None:
+    async def story(world: ReplicaWorld) -> None:
+        world.elect(1)
+        for _ in range(6):
+            world.produce(b"x" * 300)
+        await world.settled()
+        follower = world.brokers[2]
+        follower.stop(clean=True)
+        world.change(isr=(1,), broker_epochs=(10,), elr=(2, 3), elr_epochs=(20, 30))
+        assert isinstance(follower.disk, MemoryDisk)
+        directory = "/data/orders-0"
+        name = next(n for n in follower.disk.listdir(directory) if n.endswith(".log"))
+        follower.disk.write_file(f"{directory}/{name}", b"\x55" * 1900)
+        for suffix in (".index", ".timeindex"):
+            follower.disk.unlink(f"{directory}/{name}".replace(".log", suffix))
+        await follower.start()
+        world.tell()
+        world.produce(b"more")
+        leader = world.brokers[1].partition()
+        await world.until(lambda: leader.isr is not None and leader.isr.harmed(6) == {2})
+        await trio.sleep(5)
+        assert follower.fetchers.counters.restarts == 0
+        assert leader.log.high_watermark == 6
+        world.change(elr_epochs=(18, 30))
+        world.tell()
+        await world.until(lambda: follower.fetchers.counters.restarts == 1)
+        await world.until(lambda: follower.log().log_end_offset == 7)
+        world.change(isr=(1, 2, 3), broker_epochs=(10, 20, 30), elr=(), elr_epochs=())
+        world.tell()
+        await world.settled()
+        assert_same(world)
+
+    run(story, topic_config={"min.insync.replicas": "2"})
+
+
 def test_a_follower_that_finds_its_damage_before_it_asks_is_copied_anew(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -104,8 +104,9 @@ class FetchedReplicas:
         self._look_up: list[PartitionKey] = []
         self._paused: dict[PartitionKey, float] = {}
         self._offline: list[PartitionKey] = []
-        self._damaged: set[PartitionKey] = set()
-        """Own files do not hold what they should: to be copied anew."""
+        self._damaged: dict[PartitionKey, int] = {}
+        """Own files do not hold what they should: to be copied anew, from where the leader's log
+        begins; -1 until it is known that this has to wait."""
         self._reported: dict[PartitionKey, int] = {}
         self._is_reachable = True
         self._broker_epoch = -1
@@ -131,6 +132,9 @@ class FetchedReplicas:
         if self._state.follow(key, partition.leader_epoch):
             self._wake.set()
             self._interrupt()
+        if key in self._damaged:
+            self._look_up.append(key)  # by what is known now it may begin again
+            self._wake.set()
 
     def leader_changed(self) -> None:
         """Its broker has registered anew, or is gone: an answer under way may never come."""
@@ -154,9 +158,9 @@ class FetchedReplicas:
         if partition is not None and partition.settle_watcher is self:
             partition.settle_watcher = None
         self._state.unfollow(key)
-        for known in (self._terms, self._reported, self.lags):
+        for known in (self._terms, self._reported, self.lags, self._damaged):
             known.pop(key, None)
-        for marked in (self._unsettled, self._slow, self._damaged):
+        for marked in (self._unsettled, self._slow):
             marked.discard(key)
         self._wake.set()
 
@@ -185,7 +189,7 @@ class FetchedReplicas:
     def _found_damage(self, key: PartitionKey, error: CorruptMessage) -> None:
         """A file of this replica does not hold what it should."""
         self._report(key, error.code, f"this replica is damaged and will be copied anew: {error}")
-        self._damaged.add(key)
+        self._damaged.setdefault(key, -1)
         self._look_up.append(key)
 
     def _delay(self, key: PartitionKey, error_code: int) -> None:

@@ -146,6 +146,9 @@ class ReplicaFetcher(FetchedReplicas):
         if partition.log.failed:  # with its directory, for what another log met there
             self._offline.append(key)
             return None
+        harmed_from = self._damaged.get(key, -1)
+        if harmed_from >= 0:
+            return partition.harmed_position(harmed_from)
         try:
             at = partition.position()
         except KafkaStorageError:
@@ -227,6 +230,9 @@ class ReplicaFetcher(FetchedReplicas):
             return 0
         if partition.term != self._terms.get(key):
             self._state.moved(key)
+            return 0
+        if answer.error_code == NO_ERROR and key in self._damaged:
+            self._look_up.append(key)  # the leader knows of the damage now
             return 0
         diverging = answer.diverging_epoch
         is_diverging = diverging is not None and diverging.end_offset >= 0
@@ -337,6 +343,7 @@ class ReplicaFetcher(FetchedReplicas):
                 pass
             elif key in self._damaged:
                 is_moved = partition.begin_again(term=term, leader_start=start)
+                self._damaged[key] = start
             else:
                 is_moved = partition.come_into_range(term=term, leader_start=start, leader_end=end)
         except KafkaStorageError as error:
@@ -347,5 +354,5 @@ class ReplicaFetcher(FetchedReplicas):
             return
         if is_moved:
             self.counters.restarts += 1
-            self._damaged.discard(key)
+            self._damaged.pop(key, None)
         self._moved_elsewhere(key, partition, moved=is_moved)

@@ -59,6 +59,14 @@ class FollowerSide(Replica):
             log.log_start_offset,
         )
 
+    def harmed_position(self, leader_start: int) -> Position | None:
+        """What is stated of a log that is damaged but may not begin again, as others count on it:
+        less than all that is committed. So the leader counts on it no longer.
+        """
+        if not self.is_follower:
+            return None
+        return Position(self.leader_epoch, max(0, leader_start - 1), -1, self.log.log_start_offset)
+
     # ---- what the leader answered -------------------------------------------------------
 
     def append_as_follower(
@@ -149,8 +157,8 @@ class FollowerSide(Replica):
     def come_into_range(self, *, term: int, leader_start: int, leader_end: int) -> bool:
         """The leader's log does not hold this log's end: truncate, or begin again where it starts.
 
-        A member of the ISR does not begin again: it leaves the ISR first, for which the leader
-        sees to as it cannot fetch (rule 11 of SAFETY).
+        Who may be elected does not begin again: it leaves the ISR first, and is electable no
+        longer, for which the leader sees to as it cannot fetch (rules 9 and 11 of SAFETY).
 
         Returns:
             Whether the next fetch asks from another offset.
@@ -169,14 +177,13 @@ class FollowerSide(Replica):
     def begin_again(self, *, term: int, leader_start: int) -> bool:
         """This log's files are damaged: drop them, and copy all from the leader again.
 
-        As `come_into_range`, not while in the ISR.
+        As `come_into_range`, not while it may be elected.
         """
         self._check_term(term)
         return self._begin_again(leader_start)
 
     def _begin_again(self, offset: int) -> bool:
-        assert self.state is not None
-        if self.local_id in self.state.isr:
+        if self._may_be_elected():
             return False
         log = self.log
         log_.warning(
@@ -189,6 +196,15 @@ class FollowerSide(Replica):
         )
         log.restart_at(offset)
         return True
+
+    def _may_be_elected(self) -> bool:
+        """Whether it counts, by the state that is known here, for one that holds everything."""
+        state = self.state
+        assert state is not None
+        electable = dict(zip(state.elr, state.elr_epochs, strict=True))
+        return (
+            self.local_id in state.isr or electable.get(self.local_id, -2) >= self.broker_epoch - 1
+        )
 
     def _check_term(self, term: int) -> None:
         if self.term != term or not self.is_follower:

@@ -187,13 +187,15 @@ class IsrKeeper:
             for replica, epoch in isr.joiners(partition.log.high_watermark, now_s).items()
             if registered.get(replica) == epoch
         }
-        if not (leaving or joining or must_write):
+        harmed = isr.harmed(partition.log.high_watermark)
+        if not (leaving or joining or harmed or must_write):
             return None
         after = changed_isr(
             state,
             joining=joining,
             leaving=leaving,
             min_insync=partition.config.min_insync_replicas,
+            harmed=harmed,
         )
         return _Change(partition, state, after)
 

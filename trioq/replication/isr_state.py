@@ -266,6 +266,19 @@ class IsrState:
 
     # ---- who should join or leave ----
 
+    def harmed(self, high_watermark: int) -> set[int]:
+        """The electable replicas that lack something of what is committed, as they state: their
+        files turned out to be damaged. Nobody else can: while any is electable nothing more is
+        committed.
+        """
+        return {
+            replica
+            for replica, epoch in zip(self.state.elr, self.state.elr_epochs, strict=True)
+            if (follower := self._followers.get(replica)) is not None
+            and epoch <= follower.broker_epoch <= epoch + 1
+            and 0 <= follower.end_offset < high_watermark
+        }
+
     def may_join(self, replica_id: int, high_watermark: int, now_s: float) -> bool:
         """Whether a replica outside the ISR has reached all that is committed, and the start of
         this term (rule 8), and was not taken out just now; its log has not failed since.
@@ -338,16 +351,21 @@ def changed_isr(
     joining: Mapping[int, int],
     leaving: Collection[int],
     min_insync: int,
+    harmed: Collection[int] = (),
 ) -> PartitionState:
     """The state with other members in the ISR, as the leader may write it.
 
     `joining` are replicas with their broker epochs. Who leaves when fewer than `min_insync`
     remain stays electable, and so does who was, until they are enough again (rule 9, KIP-966):
-    while they are too few the high watermark rests, so these hold all that is committed. Of those
-    that join it is forgotten that their logs had failed.
+    while they are too few the high watermark rests, so these hold all that is committed. Those of
+    them that are `harmed` do not: they stay known, but under a broker epoch of which their present
+    one is no continuation. Of those that join it is forgotten that their logs had failed.
     """
     epochs = dict(zip(state.isr, state.broker_epochs, strict=True))
-    elr = dict(zip(state.elr, state.elr_epochs, strict=True))
+    elr = {
+        replica: epoch - 2 if replica in harmed else epoch
+        for replica, epoch in zip(state.elr, state.elr_epochs, strict=True)
+    }
     for replica in leaving:
         epoch = epochs.pop(replica, None)
         if epoch is not None:

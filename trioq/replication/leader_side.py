@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from trioq.config import BrokerConfig, TopicConfig
     from trioq.metastore.layout import PartitionState
+    from trioq.storage.log import Log
 
 
 class LeaderSide(ProducingSide):
@@ -138,14 +139,15 @@ class LeaderSide(ProducingSide):
                 end_offset,
                 diverging,
             )
-        if not log.log_start_offset <= fetch_offset <= log.log_end_offset:
-            raise OffsetOutOfRange(
-                f"offset {fetch_offset} is outside {log.log_start_offset} to {log.log_end_offset}"
-            )
+        if fetch_offset > log.log_end_offset:
+            raise _out_of_range(fetch_offset, log)
+        # Also of one that is below the log's start: then it is known to lack what is committed.
         moved = isr.record_fetch(
             replica_id, broker_epoch, fetch_offset, leader_end_offset=end_offset, now_s=now_s
         )
         isr.record_start(replica_id, log_start_offset)
+        if fetch_offset < log.log_start_offset:
+            raise _out_of_range(fetch_offset, log)
         if moved:
             self._advance_high_watermark()
         if (
@@ -269,3 +271,9 @@ class LeaderSide(ProducingSide):
         if self._isr is None:
             raise self._not_leader()
         return self.log.log_start_offset >= offset and self._isr.start_reached(offset)
+
+
+def _out_of_range(offset: int, log: Log) -> OffsetOutOfRange:
+    return OffsetOutOfRange(
+        f"offset {offset} is outside {log.log_start_offset} to {log.log_end_offset}"
+    )
