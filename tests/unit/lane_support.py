@@ -185,6 +185,7 @@ class Asked(NamedTuple):
     step: int = 0
     """0: the next sequence; others before or after it."""
     records: int = 1
+    record_bytes: int = 1
     age_ms: int = 0
     flipped: int = 0
     """Position of a byte that is damaged, 0 for none."""
@@ -235,7 +236,8 @@ class Script:
             producer = (asked.producer, 0, first)
             if asked.step == 0:
                 self._next[asked.producer] = (first + asked.records) % 2**31
-        records = batch(*[b"x"] * asked.records, producer=producer, timestamp=NOW_MS - asked.age_ms)
+        values = [b"x" * asked.record_bytes] * asked.records
+        records = batch(*values, producer=producer, timestamp=NOW_MS - asked.age_ms)
         data = ProduceRequestPartition(index=asked.number, records=bytes(records))
         topic_data = ProduceRequestTopic(name=TOPIC, partition_data=[data])
         request = ProduceRequest(acks=asked.acks, timeout_ms=1000, topic_data=[topic_data])

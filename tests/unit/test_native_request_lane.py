@@ -40,8 +40,9 @@ produced = requests(
     producer=st.none() | st.integers(0, 2),
     step=st.sampled_from([0, 0, 0, 0, -1, 1]),
     records=st.integers(1, 3),
+    record_bytes=st.sampled_from([1] * 7 + [70_000]),
     age_ms=st.sampled_from([0, 0, 0, 10**7, -(10**8)]),
-    flipped=st.sampled_from([0] * 8 + [3, 30, 60, 70, 100, 120]),
+    flipped=st.sampled_from([0] * 10 + [3, 30, 60, 70, 100, 120, 60_000]),
 )
 listed = requests(
     LIST_OFFSETS,
@@ -117,12 +118,14 @@ def test_the_lane_takes_what_is_ordinary() -> None:
     rig.feed(b"".join(script.bytes_of(first._replace(acks=acks)) for acks in (1, -1)))
     assert rig.taken == 2
     assert rig.answers() == [None, None, None]
+    rig.feed(script.bytes_of(first._replace(record_bytes=1_000_000)))
+    assert rig.taken == 3
     rig.dirs.end_pass()
     assert None not in rig.answers()
     offsets, asked = Asked(LIST_OFFSETS, 4), Asked(API_VERSIONS, 3)
     for one in (offsets, asked, offsets, asked):  # first the general way
         rig.feed(script.bytes_of(one))
-    assert rig.taken == 4
+    assert rig.taken == 5
     assert rig.connection.client_software == ("a", "1")
     rig.close()
 

@@ -6,7 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from trioq.net.socket_buffers import GROWTH, RECEIVE_BYTES, Inbox, ReceiveBudget
+from trioq.net.socket_buffers import (
+    GROWTH,
+    RECEIVE_BYTES,
+    TRUSTED_BYTES,
+    Inbox,
+    ReceiveBudget,
+)
 
 LIMIT = 1000
 MOST = 600  # the largest frame
@@ -83,12 +89,29 @@ def test_an_inbox_grows_with_what_arrives_and_ends_at_its_frame(
     inbox = Inbox()
     first = min(frame_bytes, 100)
     inbox.keep(memoryview(bytes(first)), frame_bytes)
+    fill(inbox, data, RECEIVE_BYTES)
+    assert len(inbox.take()) == frame_bytes
+    assert inbox.length == inbox.frame_bytes == 0
+    # The next one may be as large at once, up to a bound.
+    trusted_bytes = max(RECEIVE_BYTES, min(frame_bytes, TRUSTED_BYTES))
+    inbox.keep(memoryview(bytes(100)), 6_000_000)
+    fill(inbox, data, trusted_bytes)
+    # What was not received whole earns nothing.
+    inbox.take()
+    inbox.keep(memoryview(bytes(100)), 50_000_000)
+    inbox.grow(inbox.next_growth())
+    inbox.take()
+    inbox.keep(memoryview(bytes(100)), 50_000_000)
+    assert 100 + inbox.next_growth() == TRUSTED_BYTES
+
+
+def fill(inbox: Inbox, data: st.DataObject, at_once_bytes: int) -> None:
+    """Receive a frame in pieces; the buffer is never larger than is allowed."""
+    frame_bytes = inbox.frame_bytes
     while inbox.length < frame_bytes:
         if inbox.is_full:
             inbox.grow(inbox.next_growth())
-        assert len(inbox.buffer) <= max(GROWTH * inbox.length, RECEIVE_BYTES)
+        assert len(inbox.buffer) <= max(GROWTH * inbox.length, at_once_bytes)
         assert len(inbox.buffer) <= frame_bytes
         room = len(inbox.buffer) - inbox.length
         inbox.length += data.draw(st.sampled_from([room, -(-room // 3)]))
-    assert len(inbox.take()) == frame_bytes
-    assert inbox.length == inbox.frame_bytes == 0

@@ -20,6 +20,7 @@ cdef class Intake:
     cdef Py_ssize_t held_bytes
     cdef Py_ssize_t last_position
     cdef int max_frames
+    cdef public list _going_on
 
     cdef bint keep_partial(
         self, ResponseRing connection, const uint8_t* data, Py_ssize_t start, Py_ssize_t end

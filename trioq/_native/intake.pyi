@@ -19,6 +19,10 @@ class Intake:
     _reactor: Any
     _scratch: Any
     _lane: RequestLane
+    _going_on: list[Any]
+    """Connections whose last receive was full and ended within a frame that their inbox takes at
+    exact size: the rest of it is probably there. They are marked ready; Receiver takes them up.
+    """
 
     def __init__(
         self,

@@ -41,6 +41,7 @@ cdef class Intake:
         self.held_bytes = held_bytes
         self.last_position = last_position
         self.max_frames = max_frames
+        self._going_on = []
 
     def serve_small(self, list ready not None, Py_ssize_t index):
         cdef ScratchState scratch = self._scratch
@@ -92,6 +93,9 @@ cdef class Intake:
             if not self.keep_partial(connection, data, rest, end):
                 self._dispatch_rest(connection, scratch.view, rest, end)
                 break
+            if received == self.receive_bytes and inbox.frame_bytes > self.held_bytes:
+                connection.is_ready = True
+                self._going_on.append(connection)
         return index
 
     cdef bint keep_partial(

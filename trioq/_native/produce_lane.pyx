@@ -58,6 +58,17 @@ cdef enum:
 cdef double LOOK_S = 0.1        # how often it is looked who has waited for too long
 
 
+cdef bint _is_whole(const uint8_t* p, Py_ssize_t size_bytes) noexcept nogil:
+    # The CRC is right, and so are the records where they can be seen.
+    cdef Walk walked
+    if batch_crc(p, size_bytes) != load_u32(p + CRC_AT):
+        return False
+    if load_i16(p + ATTRIBUTES_AT) & CODEC_MASK:
+        return True
+    walked = walk(p + HEADER_BYTES_C, p + size_bytes, load_i32(p + RECORD_COUNT_AT))
+    return walked.fault == 0
+
+
 cdef bint _is_sound(
     const uint8_t* p, Py_ssize_t size_bytes, PartitionHead partition, int version
 ) noexcept:
@@ -65,7 +76,7 @@ cdef bint _is_sound(
     cdef int16_t attributes
     cdef int32_t record_count
     cdef int codec
-    cdef Walk walked
+    cdef bint is_whole
     if size_bytes < HEADER_BYTES_C or size_bytes > partition._lane_max_bytes:
         return False
     if p[MAGIC_AT] != MAGIC_V2 or load_i32(p + BATCH_LENGTH_AT) != size_bytes - LOG_OVERHEAD_C:
@@ -76,17 +87,18 @@ cdef bint _is_sound(
         return False
     if load_i32(p + LAST_OFFSET_DELTA_AT) != record_count - 1:
         return False
-    if batch_crc(p, size_bytes) != load_u32(p + CRC_AT):
-        return False
     codec = attributes & CODEC_MASK
-    if codec == 0:
-        walked = walk(p + HEADER_BYTES_C, p + size_bytes, record_count)
-        return walked.fault == 0
-    return (
+    if codec and not (
         partition._takes_compressed
         and codec <= HIGHEST_CODEC
         and (codec != ZSTD or version >= FIRST_VERSION_WITH_ZSTD)
-    )
+    ):
+        return False
+    if size_bytes <= RELEASE_ABOVE_BYTES:
+        return _is_whole(p, size_bytes)
+    with nogil:
+        is_whole = _is_whole(p, size_bytes)
+    return is_whole
 
 
 cdef bint _is_timely(const uint8_t* p, PartitionHead partition, int64_t now_ms) noexcept:
@@ -144,7 +156,7 @@ cdef class ProduceLane:
         if not read_produce(data + position, data + end, version, &asked):
             return False
         partition = self.table.partition(asked.name, asked.name_bytes, asked.partition)
-        if partition is None or asked.records_bytes > RELEASE_ABOVE_BYTES:
+        if partition is None:
             return False
         if not (
             (asked.acks == ACKS_ONE and partition._takes_acks_one)

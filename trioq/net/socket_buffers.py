@@ -27,15 +27,17 @@ none of them is cut in two, which costs a receive and two copies."""
 LARGE_FRAME_BYTES = 32 * 1024
 """A partial frame larger than this is received straight into its connection's inbox."""
 
-BULK_RECEIVE_BYTES = 512 * 1024
+BULK_RECEIVE_BYTES = 1024 * 1024
 """Most bytes of one receive into an inbox."""
-
 
 LAST_POSITION = SCRATCH_BYTES - PLAIN_RECEIVE_BYTES - LARGE_FRAME_BYTES
 """In the scratch buffer: where the last receive of a pass may start."""
 
 GROWTH = 4
 """Of an inbox that is full. Each step costs a receive, a pass where it ends one, and a copy."""
+
+TRUSTED_BYTES = 4 * 1024 * 1024
+"""A peer whose last large frame came whole has its inbox grow to as much at once."""
 
 
 class ScratchBuffer(ScratchState):
@@ -70,11 +72,12 @@ class Inbox(InboxState):
     again after `take`, since frames in it may be borrowed.
     """
 
-    __slots__ = ("charged_bytes",)
+    __slots__ = ("_trusted_bytes", "charged_bytes")
 
     def __init__(self) -> None:
         self.buffer = bytearray()
         self.charged_bytes = 0
+        self._trusted_bytes = RECEIVE_BYTES
 
     @property
     def is_large(self) -> bool:
@@ -87,10 +90,10 @@ class Inbox(InboxState):
         return self.length == len(self.buffer)
 
     def next_growth(self) -> int:
-        """Bytes by which the buffer grows next: to at most GROWTH times what has arrived, never
-        over the frame.
+        """Bytes by which the buffer grows next: to at most GROWTH times what has arrived, or the
+        size of the last large frame (up to TRUSTED_BYTES), and never over the frame.
         """
-        capacity = min(self.frame_bytes, max(GROWTH * self.length, RECEIVE_BYTES))
+        capacity = min(self.frame_bytes, max(GROWTH * self.length, self._trusted_bytes))
         return capacity - len(self.buffer)
 
     def grow(self, size_bytes: int) -> None:
@@ -106,6 +109,8 @@ class Inbox(InboxState):
     def take(self) -> bytearray:
         """Empty the inbox and hand its buffer over, valid up to the length it had."""
         buffer = self.buffer
+        if self.is_large and self.length == self.frame_bytes:
+            self._trusted_bytes = min(max(self.length, RECEIVE_BYTES), TRUSTED_BYTES)
         self.buffer = bytearray()
         self.length = 0
         self.frame_bytes = 0

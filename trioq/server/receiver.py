@@ -91,6 +91,9 @@ class Receiver(Intake):
             if not scratch.has_room or clock.monotonic_s() > end_s:
                 left = ready[index:]
                 break
+        if self._going_on:
+            bulk += self._going_on
+            self._going_on = []
         return [*left, *self._serve_bulk(bulk, end_s)] if bulk else left
 
     def end_pass(self, *, is_released: bool) -> None:
