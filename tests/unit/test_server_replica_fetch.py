@@ -198,6 +198,32 @@ def test_a_session_tells_what_moved_and_restates_nothing_else(lead: Callable[...
     assert set(partitions_of(fetched(leader, 2))) == {2}
 
 
+def test_an_idle_follower_is_told_of_a_log_start_that_retention_moved(
+    lead: Callable[..., Leader],
+) -> None:
+    leader = lead(partitions=2, topic_config={"segment.ms": "1", "retention.bytes": "0"})
+    for value in (b"a", b"b"):
+        leader.append(value)
+        leader.partitions[0].log.roll()
+    get(leader, 2, {0: 2}, wait_ms=0)
+    get(leader, 3, {0: 2}, wait_ms=0)
+    assert leader.partitions[0].log.high_watermark == 2
+    fetch(leader, 2, {0: 2, 1: 0}, session=(0, 0), wait_ms=0)
+    session = fetched(leader, 2).session_id
+    fetch(leader, 2, {}, session=(session, 1))
+    fetch(leader, 3, {0: 2})
+    assert leader.partitions[0].log.delete_retired_segments(NOW_MS) == 2
+    assert fetched(leader, 2) is None, "it is not worth an answer of its own"
+    assert fetched(leader, 3) is None
+    leader.wait(0.6)
+    for replica in (2, 3):
+        told = partitions_of(fetched(leader, replica))
+        assert {number: one.log_start_offset for number, one in told.items()} == {0: 2}
+    fetch(leader, 2, {}, session=(session, 2))
+    leader.wait(0.6)
+    assert not partitions_of(fetched(leader, 2)), "it is told once"
+
+
 def test_who_moves_the_high_watermark_is_told_of_it_too(leader: Leader) -> None:
     leader.append()
     sessions = {}

@@ -42,6 +42,7 @@ class Partition(LeaderSide, FollowerSide):
     ) -> None:
         super().__init__(topic_partition, topic_id, log, config, broker_config)
         log.on_progress = self._log_progressed
+        log.on_start_moved = self._log_start_moved
 
     # ---- role ---------------------------------------------------------------------------
 
@@ -102,7 +103,7 @@ class Partition(LeaderSide, FollowerSide):
     def close(self) -> None:
         """The partition is no longer hosted here: everyone waiting is told."""
         self.is_closed = True
-        self.log.on_progress = None
+        self.log.on_progress = self.log.on_start_moved = None
         self._stop(NotLeaderOrFollower)
         self.leader_id = -1
 
@@ -129,6 +130,11 @@ class Partition(LeaderSide, FollowerSide):
                 self._tell_replicas(new_bytes)
         else:
             self._follower_progressed()
+
+    def _log_start_moved(self, _log: Log) -> None:
+        """Followers hear of it although nothing is appended, with the answers that they get."""
+        for listener in tuple(self._replica_listeners):
+            listener.log_start_moved(self)
 
     # ---- reading ------------------------------------------------------------------------
 

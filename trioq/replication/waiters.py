@@ -63,6 +63,10 @@ class ReplicaListener(Protocol):
         """The next answer has a new high watermark to tell."""
         ...
 
+    def log_start_moved(self, partition: Replica) -> None:
+        """The next answer has a new log start to tell, which wakes nobody."""
+        ...
+
 
 class SettleWatcher(Protocol):
     """Whoever fetches for a partition that follows."""

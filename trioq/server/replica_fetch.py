@@ -1,9 +1,9 @@
 """Fetches of followers: they read up to what is written, and say what they hold.
 
 As fetches of consumers, but for five things: each states the follower's position
-(Partition.read_as_replica), they wait for the log's end and not for the high watermark, a
-moved high watermark is told with the next answer without waking who waits for data (unless
-followers serve consumers), fetch.max.bytes does not bound them, as followers bound
+(Partition.read_as_replica), they wait for the log's end and not for the high watermark, what else
+has moved is told with the next answer without waking who waits for data (a high watermark, unless
+followers serve consumers, and a log start), fetch.max.bytes does not bound them, as followers bound
 themselves, and replicas that are being added get no more than leader.replication.throttled.rate.
 """
 
@@ -110,6 +110,10 @@ class ReplicaSession(FetchSession):
         if self._is_ready(partition) and isinstance(self.parked, ReplicaFetch):
             self.parked.high_watermark_moved(partition)
 
+    def log_start_moved(self, partition: Replica) -> None:
+        """See trioq.replication.waiters.ReplicaListener."""
+        self._is_ready(partition)
+
     def _listen(self, partition: Partition) -> None:
         partition.add_replica_listener(self)
 
@@ -201,6 +205,9 @@ class ReplicaFetch(WaitingFetch):
         """See trioq.replication.waiters.ReplicaListener."""
         if followers_serve(self._ctx.config):
             self._answer_soon()
+
+    def log_start_moved(self, partition: Replica) -> None:
+        """See trioq.replication.waiters.ReplicaListener: without a session all is told anyway."""
 
     def _new_answer(self) -> FetchAnswer:
         session = self._session

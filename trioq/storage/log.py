@@ -36,7 +36,7 @@ class Log(ReplicaLog):
     A log that was never written has no directory; one that is not used holds no descriptor.
     After an OSError of its directory it has `failed`, for good, and raises KafkaStorageError.
     `on_progress(log)` is called when `written_end_offset` or `synced_end_offset` moved, and when
-    the log failed.
+    the log failed; `on_start_moved(log)` when retention has moved `log_start_offset`.
     """
 
     __slots__ = ()
@@ -309,6 +309,8 @@ class Log(ReplicaLog):
             if first > self.log_start_offset:
                 self.log_start_offset = first
                 self.log_dir.start_offsets_changed = True
+                if self.on_start_moved is not None:
+                    self.on_start_moved(self)
         if segments.exists:
             self._epochs_changed |= self.epochs.truncate_from_start(self.log_start_offset)
         return retired

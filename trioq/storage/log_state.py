@@ -40,6 +40,7 @@ class LogState(LogTail):
         "cleaned_end_offset",
         "config",
         "on_progress",
+        "on_start_moved",
         "segments",
         "topic_id",
         "topic_partition",
@@ -78,6 +79,7 @@ class LogState(LogTail):
         self.synced_end_offset = log_end_offset
         self.failed = log_dir.error is not None
         self.on_progress: Callable[[Log], None] | None = None
+        self.on_start_moved: Callable[[Log], None] | None = None
         self._writing: GroupWrite | None = None
         self._unsynced: list[Segment] = []
         self._producers = producers
