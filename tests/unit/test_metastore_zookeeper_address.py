@@ -45,3 +45,18 @@ def test_what_is_no_address_is_said_so(url):
 def test_a_password_is_not_shown():
     address = ZooKeeperAddress("a:1", user="me", password="hidden")
     assert "hidden" not in repr(address)
+
+
+def test_what_was_not_reached_is_told_with_what_to_do():
+    plain = ZooKeeperAddress("a:1", connect_timeout_s=3)
+    assert plain.unreached(was_connected=False, last="refused") == (
+        "no ZooKeeper server answered at a:1 within 3 s: start it, or correct the address "
+        "(last: refused)"
+    )
+    tls = ZooKeeperAddress("a:1", use_tls=True)
+    assert "secureClientPort" in tls.unreached(was_connected=False, last="")
+    assert "a majority" in plain.unreached(was_connected=True, last="")
+    named = ZooKeeperAddress("a:1", user="me", password="hidden")
+    told = named.unreached(was_connected=True, last="")
+    assert "authProvider.sasl" in told
+    assert "hidden" not in told

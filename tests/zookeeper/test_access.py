@@ -67,6 +67,16 @@ async def test_a_wrong_password_is_said_so_at_once(guarded):
             pass
 
 
+async def test_a_user_of_servers_that_know_no_users_is_told_so(tmp_path):
+    with one_server(tmp_path) as server:
+        address = ZooKeeperAddress(
+            server.address, "/mine", user="trioq", password="secret", connect_timeout_s=3
+        )
+        with pytest.raises(StartupError, match=r"broke each connection .* authProvider\.sasl"):
+            async with open_zookeeper(address, SystemClock()):
+                pass
+
+
 @pytest.fixture
 def encrypted(tmp_path: Path) -> Iterator[ZooKeeperAddress]:
     """A server with a TLS port; the address with the certificate to trust."""

@@ -37,6 +37,7 @@ _IN_FLIGHT: Final = 256
 """Reads of one call that are under way at once."""
 
 _STOP_PATIENCE_S: Final = 10.0
+_RETRY_S: Final = 0.1
 _LEASE_SHARE: Final = 2 / 3
 _PROBES_PER_SESSION: Final = 6
 _RESERVED: Final = "zookeeper"
@@ -164,33 +165,46 @@ class ZooKeeperMetastore(store.Metastore):
 
         Cancelled: kazoo may be connecting still; `close` ends that.
         """
-        client = self._client
+        client, address = self._client, self.address
         client.add_listener(self._on_state)  # called in kazoo's thread
         await trio.to_thread.run_sync(client.start_async)
-        with trio.move_on_after(self.address.connect_timeout_s) as patience:
-            while not client.connected:
-                await self._state_changed.wait()
+        was_connected = False
+        with trio.move_on_after(address.connect_timeout_s) as patience:
+            while True:
+                while not client.connected:
+                    await self._state_changed.wait()
+                was_connected = True
+                if await self._create_chroot():
+                    return
         if patience.cancelled_caught:
             await self.close()  # an attempt that is under way says what it fails for
-            raise StartupError(
-                f"no ZooKeeper server answered at {self.address.hosts} within "
-                f"{self.address.connect_timeout_s:g} s: start it, or correct the address"
-                + (f" (last: {self._told.last})" if self._told.last else "")
-            )
+            raise StartupError(address.unreached(was_connected=was_connected, last=self._told.last))
+
+    async def _create_chroot(self) -> bool:
+        """False: the connection broke, as when the ensemble is electing. Raises StartupError."""
+        address = self.address
         try:
-            if self.address.chroot:
-                await trio.to_thread.run_sync(
-                    client.ensure_path, self.address.chroot, abandon_on_cancel=True
-                )
+            await trio.to_thread.run_sync(
+                self._client.ensure_path, address.chroot or "/", abandon_on_cancel=True
+            )
         except (zk.AuthFailedError, zk.NoAuthError) as error:
+            who = (
+                "a broker without zookeeper.user"
+                if address.user is None
+                else f"user {address.user!r}"
+            )
             raise StartupError(
-                f"ZooKeeper at {self.address.hosts} refuses user {self.address.user!r}: "
-                "correct its name or password, or the ACL of the chroot"
+                f"ZooKeeper at {address.hosts} refuses {who}: correct zookeeper.user or the "
+                f"password, or the ACL of {address.chroot or '/'}"
             ) from error
+        except (zk.ConnectionLoss, zk.SessionExpiredError):
+            await trio.sleep(_RETRY_S)
+            return False
         except zk.KazooException as error:
             raise StartupError(
-                f"cannot use {self.address.described()}: {error!r}; see the server's log"
+                f"cannot use {address.described()}: {error!r}; see the server's log"
             ) from error
+        return True
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep the lease: ask something every sixth of a session; runs until cancelled."""

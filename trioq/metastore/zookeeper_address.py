@@ -57,6 +57,23 @@ class ZooKeeperAddress:
         """For messages: hosts and chroot."""
         return f"zookeeper://{self.hosts}{self.chroot}"
 
+    def unreached(self, *, was_connected: bool, last: str) -> str:
+        """What to say when nothing could be done there within `connect_timeout_s`.
+
+        `last` is what the client complained of last, empty if of nothing.
+        """
+        said = f" (last: {last})" if last else ""
+        within = f"within {self.connect_timeout_s:g} s"
+        if was_connected:
+            hint = "is a majority of the servers running? Their logs say more"
+            if self.user is not None:
+                hint += "; zookeeper.user needs servers with authProvider.sasl and a JAAS file"
+            return f"ZooKeeper at {self.hosts} broke each connection {within}: {hint}{said}"
+        hint = "start it, or correct the address"
+        if self.use_tls:
+            hint += "; with TLS the port is the servers' secureClientPort"
+        return f"no ZooKeeper server answered at {self.hosts} {within}: {hint}{said}"
+
 
 def _host_and_port(text: str) -> str:
     """With the default port where there is none. Raises ValueError."""
