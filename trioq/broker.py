@@ -217,6 +217,7 @@ class Broker:
         )
         context.groups = groups.coordinator_at_first_use()
         context.metrics.register("slots", groups.slots.counters)
+        context.metrics.register("metastore", follower.gauges)
         server = Server(context)
         self.server, self.context = server, context
         server.bind(self.config.endpoints())
@@ -351,7 +352,7 @@ class Broker:
             for number, state in enumerate(topic.partitions)
             if self.config.node_id in state.replicas
         }
-        log_dirs.set_aside_strays(assigned)
+        log_dirs.set_aside_strays(assigned, undecided=image.unreadable_topics())
         if recovered:
             seen = [one.producers.max_producer_id() for one in log_dirs if one.segments.exists]
             self.context.producer_ids.raise_above(max(seen, default=-1))

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trioq.metastore import feed, layout
-from trioq.metastore.image import ClusterImage, changed_topics
+from trioq.metastore.image import Change, ClusterImage, changed_topics
 from trioq.metastore.layout import PartitionState, TopicNode
 from trioq.metastore.store import Create, Delete, Node, Set
 
@@ -193,17 +193,125 @@ def test_a_topic_shows_only_when_live_and_whole():
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        (layout.topic_path(TOPIC_IDS[0]), b'{"name":"x"}'),
-        (layout.topic_path(TOPIC_IDS[0]), b"{"),
-        (layout.topic_path(TOPIC_IDS[0]), b"[]"),
-        (layout.partition_path(TOPIC_IDS[0], 0), b"7"),
-        (layout.partition_path(TOPIC_IDS[0], 0), b"\xff\xfe"),
-        (f"{layout.TOPIC_IDS}/00/nothex", b"{}"),
         (layout.CLUSTER, b"{}"),
         (layout.SLOTS, b'{"number":3}'),
         (layout.slot_path(1), b"{}"),
     ],
 )
-def test_a_node_that_cannot_be_read_is_named(path, value):
+def test_a_node_without_which_there_is_no_cluster_is_named(path, value):
     with pytest.raises(layout.CorruptNode, match=path):
         ClusterImage.load({path: Node(value, 0)}, (), {}, -1)
+
+
+TOPIC, PARTITION = layout.topic_path(TOPIC_IDS[0]), layout.partition_path(TOPIC_IDS[0], 1)
+
+damaged = pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (TOPIC, b'{"name":"x"}'),
+        (TOPIC, b"{"),
+        (TOPIC, b"[]"),
+        (TOPIC, b""),
+        (PARTITION, b"7"),
+        (PARTITION, b"\xff\xfe"),
+        (PARTITION, b""),
+        (layout.BrokerConfig.path("1"), b"[1]"),
+        (layout.BrokerConfig.path(""), b"\x00"),
+    ],
+)
+
+
+def populated() -> Tree:
+    tree = Tree()
+    for topic_id, name in zip(TOPIC_IDS, NAMES, strict=False):
+        tree.put(layout.topic_path(topic_id), TopicNode(name, 2).encode())
+        for number in range(2):
+            tree.put(layout.partition_path(topic_id, number), state(number).encode())
+    for name in ("", "1"):
+        tree.put(layout.BrokerConfig.path(name), b'{"k":"v"}')
+    return tree
+
+
+@damaged
+def test_a_damaged_node_leaves_what_was_known_and_nobody_finishes_its_topic(path, value):
+    tree = populated()
+    known = tree.loaded()
+    good = tree.nodes[path]
+    tree.nodes[path] = Node(value, good.version + 1)
+    image = ClusterImage.load(tree.nodes, (), {}, known.position, known)
+    assert list(image.unreadable) == [path]
+    assert path in image.unreadable[path].reason
+    assert image.topics == known.topics
+    assert image.broker_configs == known.broker_configs
+    assert image.unfinished_topics() == ()
+    assert image.last_known(path) == good.value.decode()
+    tree.nodes[path] = Node(good.value, good.version + 2)
+    repaired = ClusterImage.load(tree.nodes, (), {}, known.position, image)
+    assert repaired == tree.loaded()
+    assert not repaired.unreadable
+
+
+@damaged
+def test_a_damaged_node_of_which_nothing_is_known_costs_no_other(path, value):
+    tree = populated()
+    whole = tree.loaded()
+    tree.nodes[path] = Node(value, 1)
+    image = tree.loaded()
+    assert list(image.unreadable) == [path]
+    assert image.topics["y"] == whole.topics["y"]
+    assert image.unfinished_topics() == ()
+    assert image.last_known(path) == ""
+    is_topics = path.startswith(TOPIC)
+    assert image.unreadable_topics() == ({TOPIC_IDS[0]} if is_topics else frozenset())
+    if path == PARTITION:
+        assert image.topics["x"].partitions == (state(0), layout.UNKNOWN_STATE)
+        assert not image.is_readable(TOPIC_IDS[0], 1)
+        assert image.is_readable(TOPIC_IDS[0], 0)
+    elif is_topics:
+        assert set(image.topics) == {"y"}
+    else:
+        assert len(image.broker_configs) == 1
+
+
+@damaged
+def test_damage_that_the_feed_brings_lasts_until_the_next_good_value(path, value):
+    tree = populated()
+    known = tree.loaded()
+    version = tree.nodes[path].version
+    try:
+        data = layout.decode_json(path, value)
+    except layout.CorruptNode:
+        data = 7
+    bad = feed.FeedEntry(1_000, (Change(path, version + 1, data),))
+    image = known.apply([bad])
+    assert list(image.unreadable) == [path]
+    assert image.topics == known.topics
+    assert image.broker_configs == known.broker_configs
+    late = Change(path, version, layout.decode_json(path, tree.nodes[path].value))
+    assert list(image.apply([feed.FeedEntry(1_001, (late,))]).unreadable) == [path]
+    good = late._replace(version=version + 2)
+    assert not image.apply([feed.FeedEntry(1_002, (good,))]).unreadable
+    gone = Change(TOPIC, version + 2, None)
+    gone_image = image.apply([feed.FeedEntry(1_003, (gone,))])
+    assert bool(gone_image.unreadable) is not path.startswith(TOPIC)
+
+
+def test_a_partition_known_to_nobody_is_taken_from_the_first_good_entry():
+    tree = populated()
+    good = layout.decode_json(PARTITION, tree.nodes[PARTITION].value)
+    tree.nodes[PARTITION] = Node(b"?", 4)
+    image = tree.loaded()
+    healed = image.apply([feed.FeedEntry(1_000, (Change(PARTITION, 5, good),))])
+    assert healed.topics["x"].partitions[1] == state(1)._replace(partition_epoch=5)
+    assert not healed.unreadable
+
+
+@pytest.mark.parametrize("path", [f"{layout.TOPIC_IDS}/00/nothex", f"{TOPIC}/half"])
+def test_a_node_with_a_name_of_none_of_ours_is_noted(path):
+    tree = populated()
+    whole = tree.loaded()
+    tree.nodes[path] = Node(b"{}", 0)
+    image = tree.loaded()
+    assert list(image.unreadable) == [path]
+    assert image.topics == whole.topics
+    assert image.last_known(path) == ""

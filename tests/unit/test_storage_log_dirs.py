@@ -137,6 +137,22 @@ def test_many_strays_mean_wrong_metadata_and_stay_where_they_are():
         dirs.log(partitions[1], OTHER_ID, Config())
 
 
+def test_topics_that_cannot_be_read_in_the_metastore_have_no_strays():
+    """SAFETY rule 3: a name or an assignment that is not known is not one that is wrong."""
+    disk = MemoryDisk()
+    dirs = open_dirs(disk)
+    partitions = [TopicPartition("orders", number) for number in range(40)]
+    for one in partitions:
+        put(dirs.log(one, TOPIC_ID, Config()), b"x")
+    dirs.close()
+    dirs = open_dirs(disk)
+    names = set(disk.listdir("/data"))
+    assigned = dict.fromkeys(partitions[:37], TOPIC_ID)
+    assert dirs.set_aside_strays(assigned, undecided={TOPIC_ID}) == []
+    assert names == set(disk.listdir("/data"))
+    assert len(dirs.set_aside_strays(assigned, undecided={OTHER_ID})) == 3
+
+
 def test_deleted_topic_leaves_nothing_that_its_successor_could_mistake_for_its_own():
     disk = MemoryDisk()
     clock = ManualClock(NOW_MS)

@@ -44,6 +44,7 @@ from trioq.types import TopicPartition
 _log = logs.get_logger("trioq.controller")
 
 _STAND_AGAIN_S: Final = 0.1
+_UNREADABLE_PAUSE_S: Final = 5.0
 _TRIM_CHECK_S: Final = 5.0
 _TRIM_AFTER: Final = 100
 """Feed entries, of whomever, after which trimming is worth a look."""
@@ -147,7 +148,8 @@ class Controller:
         """Stand for election and act, again and again, while the registration lasts.
 
         Returns when the session is lost, or somebody registered this broker's id in another
-        epoch than `broker_epoch`: register, then call again. Raises CorruptNode, and what is a
+        epoch than `broker_epoch`: register, then call again. A node on which the role rests and
+        that cannot be read ends the term, not the broker, and is tried again. Raises what is a
         bug. Cancelled: the role ends with the session, or goes on if this is called again.
         """
         session = self._metastore.session
@@ -162,8 +164,14 @@ class Controller:
                     await self._act(broker_epoch, *claim)
             except store.SessionLost:
                 return
-            except CorruptNode:
-                raise
+            except CorruptNode as error:
+                _log.error(
+                    "the controller cannot act",
+                    reason=str(error),
+                    consequence="brokers serve what they lead; nothing is elected or changed",
+                    what_to_do="restore that node from a backup of ZooKeeper; it is tried again",
+                )
+                await trio.sleep(_UNREADABLE_PAUSE_S)
             except (MetastoreError, NotController) as error:
                 _log.warning("the controller's term ended", reason=str(error))
                 await trio.sleep(_STAND_AGAIN_S)
@@ -266,7 +274,16 @@ class Controller:
         """Remove what other terms began of topics: they are fenced, and do not go on."""
         written = -1
         for topic_id in self._follower.image.unfinished_topics():
-            written = max(written, await tidy(chain, topic_id))
+            try:
+                written = max(written, await tidy(chain, topic_id))
+            except CorruptNode as error:
+                _log.error(
+                    "an unfinished change of a topic is not undone",
+                    topic_id=str(topic_id),
+                    reason=str(error),
+                    what_to_do="delete the topic's nodes, or repair the one that cannot be read",
+                )
+                continue
             _log.info("an unfinished change of a topic was undone", topic_id=str(topic_id))
         await self._follower.wait_for(written)
 

@@ -26,6 +26,7 @@ from trioq.errors import (
     EligibleLeadersNotAvailable,
     InvalidRequest,
     KafkaError,
+    KafkaStorageError,
     PreferredLeaderNotAvailable,
     UnknownTopicOrPartition,
 )
@@ -145,6 +146,12 @@ class PartitionAdmin:
                 if found is None:
                     raise UnknownTopicOrPartition
                 topic, state = found
+                if not image.is_readable(topic.topic_id, partition.partition):
+                    path = layout.partition_path(topic.topic_id, partition.partition)
+                    raise KafkaStorageError(
+                        f"The metastore node {path} cannot be read: repair it first, as the log of "
+                        "any broker says."
+                    )
                 after = next_state(partition, state, live, election_rules(self.config, topic))
                 if after == state:
                     return Plan([[]], None)

@@ -221,6 +221,11 @@ class ReviewState:
         for number, state in enumerate(topic.partitions):
             if _is_settled(state, self._live):
                 continue
+            if not self._seen.is_readable(topic.topic_id, number):
+                # Nobody writes over what cannot be read.
+                if state.leader not in self._live:
+                    offline.append(number)
+                continue
             if rules is None:
                 rules = election_rules(self.config, topic)
             after = self._next(topic, number, state, rules)
@@ -258,6 +263,8 @@ class ReviewState:
             for number, state in enumerate(topic.partitions):
                 if broker not in state.isr or (only_led and state.leader != broker):
                     continue
+                if not image.is_readable(topic.topic_id, number):
+                    continue
                 after = hand_over(state, broker, staying, rules)
                 if state.leader == broker and (after == state or after.leader not in state.isr):
                     after = hand_over(state, broker, live, rules)
@@ -277,6 +284,8 @@ class ReviewState:
         changes: dict[int, list[PartitionChange]] = {}
         for topic in image.topics_by_id.values():
             for number, state in enumerate(topic.partitions):
+                if not image.is_readable(topic.topic_id, number):
+                    continue
                 first = state.replicas[0]
                 preferred[first] += 1
                 if state.leader not in {first, -1} and first in staying:

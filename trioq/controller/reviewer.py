@@ -160,7 +160,18 @@ class Reviewer:
                 await self._follower.wait_for(written.position)
                 return
             await self._follower.catch_up()
+            if any(self._is_unexplained(left[at], one) for at, one in written.refused.items()):
+                await self._follower.load()
             left = list(batches(self._without_losers(left, written.refused)))
+
+    def _is_unexplained(self, batch: Batch, refusal: NodeError) -> bool:
+        """Whether the feed does not tell of the change that was in the way.
+
+        Then the node was changed behind the brokers' backs, and would be in the way for ever.
+        """
+        return refusal.index < len(batch.changes) and not _is_overtaken(
+            batch.changes[refusal.index], self._follower.image
+        )
 
     def _without_losers(
         self, left: Sequence[Batch], refused: Mapping[int, NodeError]

@@ -236,7 +236,8 @@ class TopicAdmin:
                 shape = growth_of(request, topic.partitions, self._config, set(image.brokers))
                 budget.take(shape.partitions)
                 places = _places(image, self._leaving(), shape.replication_factor)
-                start = start_led_by(places, topic.partitions[0].replicas[0])
+                first = topic.partitions[0].replicas
+                start = start_led_by(places, first[0] if first else -1)
                 states = _states(image, places, shape, start, len(topic.partitions))
                 return topic_plan.growth(topic, states)
 

@@ -14,9 +14,13 @@ from typing import Final
 
 import trio
 
+from trioq import logs
 from trioq.errors import StartupError
 from trioq.metastore import layout, store
 from trioq.metastore.image import BrokerImage, Change, ClusterImage, FeedEntry, is_in_image
+from trioq.metrics import Counters
+
+_log = logs.get_logger("trioq.metastore")
 
 MAX_ENTRY_BYTES: Final = 256 * 1024
 KEPT_ENTRIES: Final = 1_000
@@ -127,6 +131,14 @@ async def trim(
     return trimmed
 
 
+class ImageGauges(Counters):
+    """`unreadable_nodes`: nodes of which the image holds what was last known."""
+
+    __slots__ = ("unreadable_nodes",)
+
+    unreadable_nodes: int
+
+
 class ImageFollower:
     """Keeps `image` up to date; `run` owns it, everybody reads it.
 
@@ -144,6 +156,7 @@ class ImageFollower:
         coalesce_s: float = 0.0,
     ) -> None:
         self.image = ClusterImage()
+        self.gauges = ImageGauges()
         self._metastore = metastore
         self._on_swap = on_swap
         self._coalesce_s = coalesce_s
@@ -155,7 +168,8 @@ class ImageFollower:
     ) -> None:
         """Load, report started, then follow until cancelled. May be run again after it fails.
 
-        Raises what the metastore raises, and CorruptNode.
+        Raises what the metastore raises, and CorruptNode for a node on which the cluster rests; of
+        others that cannot be read the image keeps what was last known, and the log names them.
         """
         with (
             self._metastore.watch_children(layout.FEED_ENTRIES) as feed_watch,
@@ -205,7 +219,7 @@ class ImageFollower:
             return None
         # Last: the feed does not tell of brokers, and who went meanwhile may have been noticed.
         brokers = await self._read_brokers()
-        return ClusterImage.load(tree, entries, brokers, position)
+        return ClusterImage.load(tree, entries, brokers, position, self.image)
 
     async def _read_slots(self) -> dict[str, store.Node]:
         """The states of the slots, without the groups that are below them."""
@@ -247,6 +261,9 @@ class ImageFollower:
 
     def _swap(self, image: ClusterImage) -> None:
         before, self.image = self.image, image
+        if image.unreadable != before.unreadable:
+            self.gauges.unreadable_nodes = len(image.unreadable)
+            _say_unreadable(before, image)
         if self._on_swap is not None:
             self._on_swap(before, image)
         self._swapped.set()
@@ -269,7 +286,13 @@ class ImageFollower:
         for name, node in zip(new, nodes, strict=True):
             if node is None:
                 return None
-            entries.append(decode_entry(name, node.value))
+            try:
+                entries.append(decode_entry(name, node.value))
+            except layout.CorruptNode as error:
+                _log.error(
+                    "a feed entry cannot be read; everything is read anew", reason=str(error)
+                )
+                return None
         return None if any(entry.reload for entry in entries) else entries
 
     async def _follow_brokers(self, watch: store.Watch) -> None:
@@ -285,7 +308,44 @@ class ImageFollower:
         paths = [f"{layout.BROKER_IDS}/{name}" for name in names]
         brokers: dict[int, BrokerImage] = {}
         for path, node in zip(paths, await self._metastore.get_many(paths), strict=True):
-            if node is not None:
+            if node is None:
+                continue
+            try:
                 broker = layout.decode_node(path, node.value, BrokerImage.of)
-                brokers[broker.broker_id] = broker
+            except layout.CorruptNode as error:
+                name = path.rpartition("/")[2]
+                known = self.image.brokers.get(int(name)) if name.isdecimal() else None
+                _log.error(
+                    "a broker's registration cannot be read",
+                    reason=str(error),
+                    consequence="it counts as dead" if known is None else "its last one counts",
+                    what_to_do="restart that broker: it registers anew",
+                )
+                if known is None:
+                    continue
+                broker = known
+            brokers[broker.broker_id] = broker
         return brokers
+
+
+def _say_unreadable(before: ClusterImage, after: ClusterImage) -> None:
+    """Log which nodes cannot be read any more, and which can again."""
+    for path, found in after.unreadable.items():
+        if before.unreadable.get(path) == found:
+            continue
+        held = after.last_known(path)
+        _log.error(
+            "a metastore node cannot be read; nobody writes it until it is repaired",
+            node=path,
+            version=found.version,
+            reason=found.reason,
+            last_known=held,
+            consequence="what it is about is left as last known, all else goes on"
+            if held
+            else "what it is about is not served, all else goes on",
+            what_to_do="write its last good value to the node, below the chroot, with zkCli.sh: "
+            "set <node> '<value>' (last_known, here or in another broker's line of this error); or "
+            "delete the topic. Brokers look again every five minutes",
+        )
+    for path in before.unreadable.keys() - after.unreadable.keys():
+        _log.info("a metastore node can be read again", node=path)

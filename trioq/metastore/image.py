@@ -3,6 +3,10 @@
 An image is made in bulk from the metastore's tree, then each batch of feed entries gives
 the next one. The cost of a batch is that of the topics in it, plus one shallow copy of
 the two dicts of topics. Both ways lead to the same image (tests/unit).
+
+A node of a topic, a partition or a configuration that cannot be read costs no more than itself:
+what was last known of it stays, and `unreadable` names it. Without anything known a partition is
+nobody's (layout.UNKNOWN_STATE) and a topic or configuration is missing.
 """
 
 from __future__ import annotations
@@ -35,6 +39,13 @@ class Change(NamedTuple):
     path: str
     version: int
     data: Any
+
+
+class Unreadable(NamedTuple):
+    """A node's value that is not what the layout says: its version, and what is wrong with it."""
+
+    version: int
+    reason: str
 
 
 class SlotImage(NamedTuple):
@@ -113,6 +124,7 @@ class ClusterImage:
     broker_configs: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     slots: tuple[SlotImage, ...] = ()
     position: int = -1
+    unreadable: Mapping[str, Unreadable] = field(default_factory=dict)
     _drafts: Mapping[TopicId, _Parts] = field(default_factory=dict, compare=False)
     _config_versions: Mapping[str, int] = field(default_factory=dict, compare=False)
 
@@ -122,31 +134,63 @@ class ClusterImage:
         entries: Iterable[FeedEntry],
         brokers: Mapping[int, BrokerImage],
         position: int,
+        known: ClusterImage | None = None,
     ) -> ClusterImage:
         """The image of nodes read in bulk, and of the entries written since `position`.
 
         `tree` need not be a snapshot: `entries` are all those after `position`, which was
-        noted before the reading began. Raises CorruptNode.
+        noted before the reading began. `known` is what was known before, for nodes that cannot be
+        read. Raises CorruptNode for one without which there is no cluster.
         """
-        builder = _Builder(ClusterImage(brokers=brokers, position=position))
+        builder = _Builder(ClusterImage(brokers=brokers, position=position), known)
         for path, node in tree.items():
-            if node.value and is_in_image(path):
-                builder.put(Change(path, node.version, layout.decode_json(path, node.value)))
+            if is_in_image(path) and (node.value or path.startswith(layout.TOPIC_IDS)):
+                builder.put_node(path, node)
         builder.put_entries(entries)
         return builder.finish()
 
     def apply(self, entries: Iterable[FeedEntry]) -> ClusterImage:
         """The image after `entries`, given in order of their sequence.
 
-        A version older than the one held is ignored. Raises CorruptNode.
+        A version older than the one held is ignored. Raises CorruptNode as `load`.
         """
-        builder = _Builder(self)
+        builder = _Builder(self, self)
         builder.put_entries(entries)
         return builder.finish()
 
     def unfinished_topics(self) -> tuple[TopicId, ...]:
         """The topics that are being created, grown or deleted in several steps."""
-        return tuple(self._drafts)
+        return tuple(self._drafts.keys() - self.unreadable_topics())
+
+    def unreadable_topics(self) -> frozenset[TopicId]:
+        """The topics of which some node cannot be read."""
+        return frozenset(filter(None, map(_topic_of, self.unreadable)))
+
+    def last_known(self, path: str) -> str:
+        """The value of the topic's, partition's or configuration's node; "" where unknown."""
+        topic_id = _topic_of(path)
+        if topic_id is None:
+            if not path.startswith(layout.BROKER_CONFIGS):
+                return ""
+            config = self.broker_configs.get(_config_name(path))
+            return "" if config is None else layout.BrokerConfig(config).encode().decode()
+        topic = self.topics_by_id.get(topic_id)
+        if topic is None:
+            return ""
+        number = path.removeprefix(layout.topic_path(topic_id)).removeprefix("/")
+        if not number:
+            node = TopicNode(topic.name, len(topic.partitions), config=topic.config)
+            return node.encode().decode()
+        if not number.isdecimal() or int(number) >= len(topic.partitions):
+            return ""
+        state = topic.partitions[int(number)]
+        return "" if state is layout.UNKNOWN_STATE else state.encode().decode()
+
+    def is_readable(self, topic_id: TopicId, partition: int) -> bool:
+        """Whether the partition's state is what the metastore says; else nobody writes it."""
+        return (
+            not self.unreadable or layout.partition_path(topic_id, partition) not in self.unreadable
+        )
 
     def broker_config_version(self, name: str) -> int | None:
         """The version of the node that holds `broker_configs[name]`; None if there is none."""
@@ -186,11 +230,30 @@ def is_in_image(path: str) -> bool:
     )
 
 
+def _config_name(path: str) -> str:
+    """Whose configuration the node at `path` is, by resource name; see BrokerConfig.path."""
+    name = path.rpartition("/")[2]
+    return "" if name == "default" else name
+
+
+def _topic_of(path: str) -> TopicId | None:
+    """The topic that the node at `path` belongs to."""
+    if not path.startswith(layout.TOPIC_IDS):
+        return None
+    try:
+        return uuid.UUID(path.split("/")[_TOPIC_DEPTH - 1])
+    except ValueError:
+        return None
+
+
 class _Builder:
     """One step from an image to the next; used once."""
 
-    def __init__(self, image: ClusterImage) -> None:
+    def __init__(self, image: ClusterImage, known: ClusterImage | None) -> None:
+        """`known` is where what cannot be read is taken from."""
         self._image = image
+        self._known = known or image
+        self._unreadable = dict(image.unreadable)
         self._touched: dict[TopicId, _Parts] = {}
         self._position = image.position
         self._other: dict[str, Any] = {}
@@ -203,8 +266,62 @@ class _Builder:
                 self.put(change)
             self._position = max(self._position, entry.sequence)
 
+    def put_node(self, path: str, node: Node) -> None:
+        """Take a node as it was read; path is one of those `is_in_image` names."""
+        try:
+            data = layout.decode_json(path, node.value)
+        except CorruptNode as error:
+            self._put_unreadable(path, node.version, error)
+        else:
+            self.put(Change(path, node.version, data))
+
     def put(self, change: Change) -> None:
         """Take one node's new content; path is one of those `is_in_image` names."""
+        try:
+            self._put(change)
+        except CorruptNode as error:
+            self._put_unreadable(change.path, change.version, error)
+        else:
+            self._forget_unreadable(change)
+
+    def _forget_unreadable(self, change: Change) -> None:
+        if not self._unreadable:
+            return
+        noted = self._unreadable.get(change.path)
+        if change.data is None:
+            for path in [one for one in self._unreadable if one.startswith(change.path + "/")]:
+                del self._unreadable[path]
+        if noted is not None and (change.data is None or change.version > noted.version):
+            del self._unreadable[change.path]
+
+    def _put_unreadable(self, path: str, version: int, error: CorruptNode) -> None:
+        """Leave what the node is about as it was known. Raises `error` if all rests on it."""
+        if not path.startswith((layout.TOPIC_IDS, layout.BROKER_CONFIGS)):
+            raise error
+        self._unreadable[path] = Unreadable(version, str(error))
+        topic_id = _topic_of(path)
+        if topic_id is not None:
+            self._keep_known(path, topic_id)
+        elif path.startswith(layout.BROKER_CONFIGS):
+            name = _config_name(path)
+            if name in self._known.broker_configs:
+                self._configs()[name] = self._known.broker_configs[name]
+
+    def _keep_known(self, path: str, topic_id: TopicId) -> None:
+        parts, topic = self._parts(topic_id), self._known.topics_by_id.get(topic_id)
+        names = path.split("/")
+        if len(names) == _TOPIC_DEPTH:
+            if parts.node is None and topic is not None:
+                parts.node = TopicNode(topic.name, len(topic.partitions), config=topic.config)
+                parts.version = topic.version
+        elif names[_PARTITION_DEPTH - 1].isdecimal():
+            number = int(names[_PARTITION_DEPTH - 1])
+            held = layout.UNKNOWN_STATE
+            if topic is not None and number < len(topic.partitions):
+                held = topic.partitions[number]
+            parts.states.setdefault(number, held)
+
+    def _put(self, change: Change) -> None:
         try:
             if change.path.startswith(layout.TOPIC_IDS):
                 self._put_topic(change)
@@ -238,8 +355,8 @@ class _Builder:
         if change.data is None:
             parts.states.pop(number, None)
             return
-        held = parts.states.get(number)
-        if held is None or change.version >= held.partition_epoch:
+        held = parts.states.get(number, layout.UNKNOWN_STATE)
+        if held is layout.UNKNOWN_STATE or change.version >= held.partition_epoch:
             parts.states[number] = PartitionState.of(change.data, change.version)
 
     def _put_broker_config(self, change: Change) -> None:
@@ -247,12 +364,18 @@ class _Builder:
             "_config_versions",
             dict(self._image._config_versions),  # noqa: SLF001
         )
-        configs = self._other.setdefault("broker_configs", dict(self._image.broker_configs))
-        name = change.path.rpartition("/")[2]
-        name = "" if name == "default" else name
+        configs = self._configs()
+        name = _config_name(change.path)
         if change.version >= versions.get(name, -1):
             versions[name] = change.version
             configs[name] = layout.BrokerConfig.of(change.data).config
+
+    def _configs(self) -> dict[str, Mapping[str, str]]:
+        """The configurations of brokers, to be changed."""
+        configs: dict[str, Mapping[str, str]] = self._other.setdefault(
+            "broker_configs", dict(self._image.broker_configs)
+        )
+        return configs
 
     def _put_slot(self, change: Change) -> None:
         if change.path == layout.SLOTS:
@@ -304,4 +427,4 @@ class _Builder:
             self._other["slots"] = tuple(
                 slots.get(number, SlotImage()) for number in range(self._slot_count)
             )
-        return replace(image, position=self._position, **self._other)
+        return replace(image, position=self._position, unreadable=self._unreadable, **self._other)

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 import trio
 
 from trioq import logs
+from trioq.errors import MetastoreError
 from trioq.metastore import layout, store
 from trioq.metastore.feed import ImageFollower
 from trioq.metastore.image import ClusterImage
@@ -62,14 +63,32 @@ class ImageAudit:
         self._draw = draw or random.Random()  # noqa: S311  chooses a sample, keeps no secret
 
     async def run(self) -> None:
-        """Audit every interval until cancelled. Raises CorruptNode."""
+        """Audit every interval until cancelled; what the metastore refuses, next time.
+
+        Raises StartupError as ImageFollower.load.
+        """
         while True:
             await trio.sleep(self._interval_s * (0.9 + 0.2 * self._draw.random()))
-            with suppress(store.SessionLost, store.MetastoreUnavailable):  # next time, then
+            try:
                 await self.audit()
+            except layout.CorruptNode as error:
+                _log.error(
+                    "the image cannot be read again",
+                    reason=str(error),
+                    consequence="this broker goes on with what it knows, and cannot start anew",
+                    what_to_do="restore that node from a backup of the metastore",
+                )
+            except MetastoreError as error:
+                _log.info("the image was not audited", reason=str(error))
 
     async def audit(self) -> int:
-        """Compare a sample; returns how many differed, after which all was read again."""
+        """Compare a sample; returns how many differed, after which all was read again.
+
+        A node that cannot be read, and is not known to be so, differs. Those that are known to be
+        are always looked at: everything is read again when one was written.
+        """
+        if await self._was_repaired():
+            await self._follower.load()
         sampled = self._choose(self._follower.image)
         differing = await self._differing(sampled)
         if not differing:
@@ -84,6 +103,17 @@ class ImageAudit:
             )
             await self._follower.load()
         return len(differing)
+
+    async def _was_repaired(self) -> bool:
+        """Whether a node that could not be read was written since."""
+        unreadable = self._follower.image.unreadable
+        if not unreadable:
+            return False
+        nodes = await self._metastore.get_many(list(unreadable))
+        return any(
+            node is None or node.version != found.version
+            for node, found in zip(nodes, unreadable.values(), strict=True)
+        )
 
     def _choose(self, image: ClusterImage) -> list[_Sampled]:
         topics = list(image.topics_by_id.values())
@@ -105,11 +135,15 @@ class ImageAudit:
         return [
             one
             for one, node in zip(sampled, nodes, strict=True)
-            if one.state_in(image) != _state(one.path, node)
+            if one.path not in image.unreadable and not _is_in(one.state_in(image), one.path, node)
         ]
 
 
-def _state(path: str, node: store.Node | None) -> PartitionState | None:
+def _is_in(state: PartitionState | None, path: str, node: store.Node | None) -> bool:
+    """Whether the node holds `state`; None: that it is not there."""
     if node is None:
-        return None
-    return layout.decode_node(path, node.value, partial(PartitionState.of, version=node.version))
+        return state is None
+    of = partial(PartitionState.of, version=node.version)
+    with suppress(layout.CorruptNode):  # the reading of everything says so
+        return layout.decode_node(path, node.value, of) == state
+    return False

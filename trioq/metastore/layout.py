@@ -309,6 +309,13 @@ class PartitionState(NamedTuple):
         )
 
 
+NO_VERSION: Final = 2**31 - 1
+"""A version that no node gets to: what is compared against it is refused."""
+
+UNKNOWN_STATE: Final = PartitionState(-1, -1, (), (), (), partition_epoch=NO_VERSION)
+"""Of a partition whose node cannot be read and never could: nobody's, until it can."""
+
+
 class BrokerConfig(NamedTuple):
     """Configuration set at run time for one broker, or for all that set nothing else ("")."""
 

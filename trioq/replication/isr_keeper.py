@@ -150,10 +150,12 @@ class IsrKeeper:
     def _changes(self, *, is_check: bool) -> Iterator[_Change]:
         joining, self._joining = self._joining, {}
         self._may_join = trio.Event()
-        brokers = self._image().brokers
-        registered = {one.broker_id: one.broker_epoch for one in brokers.values()}
+        image = self._image()
+        registered = {one.broker_id: one.broker_epoch for one in image.brokers.values()}
         looked_at = self._partitions if is_check else cast("dict[Partition, None]", joining)
         for partition in list(looked_at):
+            if not image.is_readable(partition.topic_id, partition.topic_partition.partition):
+                continue  # nobody writes over what cannot be read
             change = self._change(partition, registered, is_check=is_check)
             if change is not None:
                 yield change

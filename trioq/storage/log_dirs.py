@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from random import Random
 from typing import Self
 
@@ -290,13 +290,19 @@ class LogDirs:
             return
         log_dir.remove_later(target, delay_ms, is_directory=True)
 
-    def set_aside_strays(self, assigned: Mapping[TopicPartition, TopicId]) -> list[str]:
+    def set_aside_strays(
+        self,
+        assigned: Mapping[TopicPartition, TopicId],
+        *,
+        undecided: Collection[TopicId] = (),
+    ) -> list[str]:
         """Rename the directories of partitions that the complete image does not assign here.
 
+        Those of topics that are `undecided`, as not all of their metadata could be read, stay.
         Returns their names. Over 10 % of all: nothing is renamed, they stay where they are,
         unserved, and a line says so.
         """
-        return self._strays.set_aside_unassigned(assigned, self._topic_id_in)
+        return self._strays.set_aside_unassigned(assigned, self._topic_id_in, undecided)
 
     # ---- the pass ----
 

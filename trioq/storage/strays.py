@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from trioq import logs
 from trioq.clock import Clock
@@ -65,6 +65,7 @@ class Strays:
         self,
         assigned: Mapping[TopicPartition, TopicId],
         topic_id_in: Callable[[LogDir, TopicPartition], TopicId | None],
+        undecided: Collection[TopicId] = (),
     ) -> list[str]:
         """See `LogDirs.set_aside_strays`."""
         strays = []
@@ -74,6 +75,8 @@ class Strays:
             loaded = {one.topic_partition for one in log_dir.logs if one.segments.exists}
             for topic_partition in sorted(log_dir.present - loaded):
                 found_id = topic_id_in(log_dir, topic_partition)
+                if found_id in undecided:
+                    continue
                 if assigned.get(topic_partition) != found_id or found_id is None:
                     strays.append((log_dir, topic_partition, found_id))
         if self._set_aside + len(strays) > self._limit():
