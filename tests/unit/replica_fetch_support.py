@@ -146,8 +146,10 @@ class Leader:
             parts = [parts]
         return b"".join(_content(part) for part in parts)[4:]
 
-    def end_pass(self) -> None:
-        """The reactor's pass ends."""
+    def end_pass(self, *, is_last: bool = True) -> None:
+        """The reactor's pass ends, the last one for now unless there is more to receive."""
+        if is_last and self.ctx.replica_fetches is not None:
+            self.ctx.replica_fetches.hold_no_longer()
         self.reactor._in_pass = True
         for hook in self.ctx.end_of_pass:
             hook()

@@ -33,7 +33,7 @@ from trioq.errors import (
     StaleBrokerEpoch,
     UnknownLeaderEpoch,
 )
-from trioq.server.replica_fetch import replica_of
+from trioq.server.replica_fetch import HOLD_S, replica_of
 from trioq.wire.api_keys import ApiKey
 from trioq.wire.messages.list_offsets import (
     ListOffsetsRequest,
@@ -162,6 +162,65 @@ def test_a_parked_follower_gets_all_that_a_pass_wrote_in_one_answer(
         answer = partitions_of(fetched(leader, replica))
         assert {number for number, one in answer.items() if one.records} == {0, 2}
     leader.end_pass()
+
+
+def in_session(leader: Leader, *replicas: int) -> dict[int, int]:
+    """Each follows partition 0 from its start, and waits for more; the ids of their sessions."""
+    sessions = {}
+    for replica in replicas:
+        fetch(leader, replica, {0: 0}, session=(0, 0), wait_ms=0)
+        sessions[replica] = fetched(leader, replica).session_id
+        fetch(leader, replica, {}, session=(sessions[replica], 1))
+        assert fetched(leader, replica) is None
+    return sessions
+
+
+def test_followers_are_answered_when_nothing_more_is_to_be_received(leader: Leader) -> None:
+    in_session(leader, 2, 3)
+    assert not leader.ctx.replica_fetches.is_holding
+    for _ in range(3):
+        leader.append(is_written=False)
+        leader.end_pass(is_last=False)
+        assert leader.ctx.replica_fetches.is_holding
+        assert fetched(leader, 2) is None
+    leader.end_pass()
+    assert not leader.ctx.replica_fetches.is_holding
+    for replica in (2, 3):
+        records = partitions_of(fetched(leader, replica))[0].records
+        assert [one.base_offset for one in headers(bytes(records))] == [0, 1, 2]
+
+
+def test_followers_are_answered_in_time_however_much_there_is_to_receive(leader: Leader) -> None:
+    in_session(leader, 2)
+    leader.append(is_written=False)
+    leader.end_pass(is_last=False)
+    leader.wait(HOLD_S / 2)
+    leader.end_pass(is_last=False)
+    assert fetched(leader, 2) is None
+    leader.wait(HOLD_S)
+    leader.end_pass(is_last=False)
+    assert partitions_of(fetched(leader, 2))[0].records
+
+
+def test_a_follower_that_comes_for_what_is_there_counts_at_once_and_is_answered_with_the_others(
+    leader: Leader,
+) -> None:
+    sessions = in_session(leader, 2, 3)
+    waiter = Waiter()
+    leader.append(waiter=waiter, is_written=False)
+    leader.end_pass()
+    for replica in (2, 3):
+        assert partitions_of(fetched(leader, replica))[0].records
+    leader.append(is_written=False)
+    leader.end_pass(is_last=False)
+    for replica in (2, 3):
+        fetch(leader, replica, {0: 1}, session=(sessions[replica], 2))
+        assert fetched(leader, replica) is None
+    assert waiter.told == [(0, None)]
+    leader.end_pass()
+    for replica in (2, 3):
+        answer = partitions_of(fetched(leader, replica))[0]
+        assert (answer.high_watermark, headers(bytes(answer.records))[0].base_offset) == (1, 1)
 
 
 def test_a_parked_follower_is_answered_when_its_time_is_over(leader: Leader) -> None:

@@ -116,9 +116,8 @@ class FetchAnswer:
             answer.records = b""
         else:
             answer.records = b""
-            if self._is_incremental and (
-                followed.told_high_watermark == found.high_watermark
-                and followed.told_log_start_offset == found.log_start_offset
+            if self._is_incremental and not followed.has_news(
+                found.high_watermark, found.log_start_offset
             ):
                 return followed.fetch_offset < found.end_offset
         self._told.append((followed, found.high_watermark, found.log_start_offset))

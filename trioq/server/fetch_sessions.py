@@ -70,6 +70,13 @@ class FollowedPartition:
         self.told_high_watermark = -1
         self.told_log_start_offset = -1
 
+    def has_news(self, high_watermark: int, log_start_offset: int) -> bool:
+        """Whether the client was told others last."""
+        return (
+            self.told_high_watermark != high_watermark
+            or self.told_log_start_offset != log_start_offset
+        )
+
 
 class ParkedFetch(Protocol):
     """A fetch of the session that waits for data."""

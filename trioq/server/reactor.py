@@ -135,6 +135,11 @@ class Reactor(PassQueue):
                 await gate.opened()
             events = poller.poll()
             if not (events or self._ready or self._unsent):
+                held = self._ctx.replica_fetches
+                if held is not None and held.is_holding:
+                    held.hold_no_longer()
+                    self._run_pass([])
+                    continue
                 if kept_lingers:
                     kept_lingers -= 1
                     events = poller.poll(BUSY_LINGER_S, True)
@@ -163,6 +168,8 @@ class Reactor(PassQueue):
             if gate is not None and gate.is_shut(self._clock.monotonic_s()):
                 await gate.opened()
             if self._dirty or self._closing or self._ready or self._unsent:
+                if self._ctx.replica_fetches is not None:
+                    self._ctx.replica_fetches.hold_no_longer()
                 self._run_pass([])
                 await trio.lowlevel.checkpoint()
             else:

@@ -11,17 +11,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from trioq.errors import KafkaError
 from trioq.server.fetch_answer import FetchAnswer
 from trioq.server.fetch_sessions import FetchSession
 from trioq.server.nearby_fetch import followers_serve
 from trioq.server.waiting_fetch import WaitingFetch
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from trioq.replication.partition import Partition
     from trioq.replication.replica import ReadResult, Replica
     from trioq.server.context import Context, Request
     from trioq.server.fetch_sessions import FollowedPartition
     from trioq.wire.messages.fetch import FetchRequest
+
+HOLD_S = 0.001
+"""How long answers to followers wait at most while there is more to receive and to write."""
 
 HURRY_S = (0.03, 0.09)
 """When followers have the image by which this broker has begun to lead: soon, and surely."""
@@ -38,7 +44,7 @@ def replica_of(message: FetchRequest) -> tuple[int, int] | None:
 class ReplicaAnswer(FetchAnswer):
     """The answer to a follower."""
 
-    __slots__ = ("_broker_epoch", "_now_s", "_replica_id", "_tells_at_once")
+    __slots__ = ("_broker_epoch", "_now_s", "_replica_id", "tells_at_once")
 
     def __init__(
         self,
@@ -59,11 +65,26 @@ class ReplicaAnswer(FetchAnswer):
         )
         self._replica_id, self._broker_epoch = replica_of(message) or (-1, -1)
         self._now_s = ctx.clock.monotonic_s()
-        self._tells_at_once = followers_serve(ctx.config)
+        self.tells_at_once = followers_serve(ctx.config)
+
+    def state(self, followed: FollowedPartition) -> ReadResult | None:
+        """Have the partition note where the follower stands; nothing is read.
+
+        Returns:
+            Where the partition stands; None where that is not all that there is to say.
+        """
+        partition = followed.partition
+        if partition is None or partition.is_closed or self._is_being_added(partition):
+            return None
+        try:
+            found = self._read(partition, followed, 0, min_one_batch=False)
+        except KafkaError:
+            return None
+        return found if found.diverging is None else None
 
     def read(self, followed: FollowedPartition) -> bool:
         again = super().read(followed)
-        if self._tells_at_once and self._told:
+        if self.tells_at_once and self._told:
             self.is_final = True
         return again
 
@@ -74,20 +95,32 @@ class ReplicaAnswer(FetchAnswer):
             self._ctx.config.leader_replication_throttled_rate, self._now_s
         ):
             max_bytes, min_one_batch = 0, False
-        found = partition.read_as_replica(
+        found = self._read(
+            partition, followed, min(max_bytes, self._left_bytes), min_one_batch=min_one_batch
+        )
+        if is_added and found.region is not None:
+            self._ctx.added_replicas_budget.spend(found.region.length)
+        return found
+
+    def _read(
+        self,
+        partition: Partition,
+        followed: FollowedPartition,
+        max_bytes: int,
+        *,
+        min_one_batch: bool,
+    ) -> ReadResult:
+        return partition.read_as_replica(
             self._replica_id,
             self._broker_epoch,
             followed.fetch_offset,
-            min(max_bytes, self._left_bytes),
+            max_bytes,
             min_one_batch=min_one_batch,
             current_leader_epoch=followed.current_leader_epoch,
             last_fetched_epoch=followed.last_fetched_epoch,
             now_s=self._now_s,
             log_start_offset=followed.log_start_offset,
         )
-        if is_added and found.region is not None:
-            self._ctx.added_replicas_budget.spend(found.region.length)
-        return found
 
     def _is_being_added(self, partition: Partition) -> bool:
         state = partition.state
@@ -124,18 +157,22 @@ class ReplicaSession(FetchSession):
 class ReplicaFetches:
     """Followers' fetches that wait here.
 
-    Those that have waited long enough are answered at the end of the reactor's pass: it writes
-    one log after the other, and who was answered with the first would come again for each of
-    the others. And all are when this broker has begun to lead something (`hurry`): a follower
-    cannot ask for more partitions before what it has asked is answered.
+    Those with something to get are answered at the end of the reactor's pass (it writes one log
+    after the other, and who was answered with the first would come again for each of the
+    others), of the first with which nothing more is there to be received, or that ends HOLD_S
+    later: what an answer costs on both sides hardly depends on its size. And all are when this
+    broker has begun to lead something (`hurry`): a follower cannot ask for more partitions
+    before what it has asked is answered.
     """
 
-    __slots__ = ("_ctx", "_parked", "_woken")
+    __slots__ = ("_ctx", "_held_until_s", "_is_due", "_parked", "_woken")
 
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
         self._parked: dict[ReplicaFetch, None] = {}
         self._woken: dict[ReplicaFetch, None] = {}
+        self._held_until_s = 0.0
+        self._is_due = False
         ctx.end_of_pass.append(self.answer_woken)
 
     def parked(self, fetch: ReplicaFetch) -> None:
@@ -148,12 +185,24 @@ class ReplicaFetches:
         self._woken.pop(fetch, None)
 
     def wake(self, fetch: ReplicaFetch) -> None:
-        """Answer `fetch` at the end of this pass, if it still waits then."""
+        """Answer `fetch` at the end of this pass or one soon after, if it still waits then."""
+        if not self._woken:
+            self._held_until_s = self._ctx.clock.monotonic_s() + HOLD_S
         self._woken[fetch] = None
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether some are to be answered that are not yet."""
+        return bool(self._woken)
+
+    def hold_no_longer(self) -> None:
+        """There is nothing more to be received: the next pass's end answers all who are woken."""
+        self._is_due = True
 
     def answer_woken(self) -> bool:
         """Called once per pass, after the logs were written; see Context.end_of_pass."""
-        if self._woken:
+        is_due, self._is_due = self._is_due, False
+        if self._woken and (is_due or self._ctx.clock.monotonic_s() >= self._held_until_s):
             for fetch in tuple(self._woken):
                 fetch.answer()
         return True
@@ -174,6 +223,32 @@ class ReplicaFetch(WaitingFetch):
 
     __slots__ = ()
 
+    def is_put_off(self) -> bool:
+        """See WaitingFetch: most fetches of a session have their positions noted, which may
+        answer producers, and are read when they are answered.
+        """
+        message, session = self._message, self._session
+        if session is None or self._is_full or message.min_bytes > 1 or message.max_wait_ms <= 0:
+            return False
+        answer = self._new_answer()
+        has_some = False
+        for followed in tuple(session.ready):
+            found = answer.state(followed)
+            if found is None:
+                return False
+            has_more = followed.fetch_offset < found.end_offset
+            has_news = followed.has_news(found.high_watermark, found.log_start_offset)
+            has_some |= has_more or (has_news and answer.tells_at_once)
+            if not (has_more or has_news):
+                session.looked_at(followed, again=False)
+        if not session.followed:
+            return False
+        self._still_needed_bytes = 1
+        self._begin_wait(())
+        if has_some:
+            self._answer_soon()
+        return True
+
     def progressed(self, partition: Replica, new_bytes: int) -> None:  # noqa: ARG002
         """See trioq.replication.waiters.ProgressListener."""
         self._still_needed_bytes -= new_bytes
@@ -188,13 +263,12 @@ class ReplicaFetch(WaitingFetch):
         assert ctx.replica_fetches is not None
         ctx.replica_fetches.wake(self)
 
-    def park(self, answer: FetchAnswer) -> None:
-        """See WaitingFetch."""
+    def _begin_wait(self, untold: Iterable[FollowedPartition]) -> None:
         ctx = self._ctx
         if ctx.replica_fetches is None:
             ctx.replica_fetches = ReplicaFetches(ctx)
         ctx.replica_fetches.parked(self)
-        super().park(answer)
+        super()._begin_wait(untold)
 
     def _leave(self) -> None:
         super()._leave()
@@ -209,7 +283,7 @@ class ReplicaFetch(WaitingFetch):
     def log_start_moved(self, partition: Replica) -> None:
         """See trioq.replication.waiters.ReplicaListener: without a session all is told anyway."""
 
-    def _new_answer(self) -> FetchAnswer:
+    def _new_answer(self) -> ReplicaAnswer:
         session = self._session
         return ReplicaAnswer(
             self._ctx,

@@ -14,6 +14,8 @@ from trioq.server.fetch_sessions import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from trioq.replication.partition import Partition
     from trioq.replication.replica import Replica
     from trioq.server.context import Context, Request
@@ -66,6 +68,10 @@ class WaitingFetch:
         self._deadline: Deadline | None = None
         self._still_needed_bytes = 0
 
+    def is_put_off(self) -> bool:
+        """Whether it waits already, as it is to be read later, whatever there is now."""
+        return False
+
     def read(self) -> FetchAnswer:
         """Read what there is now. The answer's regions are the caller's."""
         session = self._session
@@ -111,8 +117,11 @@ class WaitingFetch:
     def park(self, answer: FetchAnswer) -> None:
         """Give up `answer`, which is too small; wait, at most max_wait_ms, for what it lacks."""
         self._still_needed_bytes = self._message.min_bytes - answer.total_bytes
+        self._begin_wait(answer.release())
+
+    def _begin_wait(self, untold: Iterable[FollowedPartition]) -> None:
+        """Wait, at most max_wait_ms; the answer is to tell something new of `untold`."""
         ctx, session = self._ctx, self._session
-        untold = answer.release()
         self._slot.on_cancel = self._cancelled
         self._slot.on_drain = self.answer
         self._deadline = ctx.deadlines.add(

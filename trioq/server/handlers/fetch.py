@@ -56,6 +56,8 @@ def handle_fetch(ctx: Context, request: Request, slot: Slot) -> FetchResponse | 
         return FetchResponse(error_code=error.code)
     asked = None if session is not None else list(_followed(ctx, message, uses_topic_ids))
     fetch = kind(ctx, request, slot, message, session, asked)
+    if fetch.is_put_off():
+        return None
     answer = fetch.read()
     if answer.is_final or answer.total_bytes >= message.min_bytes or message.max_wait_ms <= 0:
         return answer.response()
