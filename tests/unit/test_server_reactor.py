@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import trio
@@ -88,6 +89,42 @@ async def test_a_barrier_waits_for_those_before_and_holds_those_after() -> None:
         for number in range(1, 5):
             assert await client.response() == (number, b"%d" % number)
         assert handlers.seen == [b"1", b"2", b"3", b"4"]
+
+
+class HeldAnswers:
+    """Something is held back for followers until the reactor has nothing more to receive."""
+
+    def __init__(self) -> None:
+        self.is_holding = False
+        self.is_due = False
+        self.answered = 0
+
+    def hold_no_longer(self) -> None:
+        self.is_due = True
+
+    def end_pass(self) -> bool:
+        self.answered += self.is_holding and self.is_due
+        self.is_holding = not self.is_due
+        self.is_due = False
+        return True
+
+
+async def test_what_is_held_back_for_followers_is_sent_before_waiting() -> None:
+    held = HeldAnswers()
+    async with serving(end_of_pass=[held.end_pass]) as harness, await harness.connect() as client:
+        ctx: Any = harness.server.reactor._ctx
+        ctx.replica_fetches = held
+        for number in range(3):
+            assert await client.call(ECHO, b"x") == b"x"
+            await harness.until(lambda: held.answered > number)  # noqa: B023  called in this turn
+        # What is finished outside of a pass has one of its own, the last for now.
+        await client.send(request_bytes(KEPT, b"1", correlation_id=1))
+        await harness.until(lambda: bool(harness.handlers.kept))
+        await trio.testing.wait_all_tasks_blocked()
+        answered, held.is_holding = held.answered, True
+        harness.handlers.kept[0][1].complete_raw([b"1"])
+        assert await client.response() == (1, b"1")
+        assert held.answered == answered + 1
 
 
 class WatchedPoller:
