@@ -42,6 +42,11 @@ def test_standing_is_told_by_epochs():
     assert standing(4, LiveBroker(5, False)) is Standing.LOST
     # Stopped cleanly last time, but nobody saw how it stopped the time before.
     assert standing(4, LiveBroker(6, True)) is Standing.LOST
+    # Several registrations between two looks of the controller: two lost sessions, say.
+    assert standing(4, LiveBroker(6, True, held_since=4)) is Standing.CONTINUED
+    assert standing(4, LiveBroker(6, True, held_since=5)) is Standing.LOST
+    assert standing(4, LiveBroker(6, False, held_since=6)) is Standing.LOST
+    assert standing(7, LiveBroker(6, True, held_since=4)) is Standing.LOST
 
 
 def test_nothing_changes_while_all_are_there():

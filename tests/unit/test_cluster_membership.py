@@ -9,6 +9,7 @@ import trio
 import trio.testing
 
 from trioq.cluster.membership import Membership
+from trioq.controller.election_state import LiveBroker, Standing, standing
 from trioq.errors import StartupError
 from trioq.metastore import layout, store
 from trioq.metastore.bootstrap import RegistrationTaken, ensure_cluster, register_broker
@@ -136,3 +137,98 @@ async def test_a_store_that_does_not_answer_is_asked_again(metastore, monkeypatc
         nursery.cancel_scope.cancel()
     assert registered.told == [(0, False, 1)], "the write whose answer was lost is found"
     assert not failures
+
+
+async def drop_session(metastore: EmbeddedMetastore) -> None:
+    """The session is lost here; the store has not noticed, and keeps its ephemerals for now."""
+    metastore.session.move(SessionState.LOST)
+
+
+async def test_a_registration_that_a_lost_session_has_left_is_replaced_at_once(
+    metastore, autojump_clock
+):
+    """ZooKeeper may keep it for long, as after an election of its own."""
+    registered = Registered()
+    membership = Membership(metastore, described, registered)
+    began_s = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(membership.run)
+        first = membership.registration
+        for _ in range(3):
+            before = membership.registration
+            await drop_session(metastore)
+            metastore.session.move(SessionState.CONNECTED)
+            await membership.wait_other_than(before)
+        nursery.cancel_scope.cancel()
+    assert trio.current_time() == began_s
+    assert registered.told == [(0, False, 1), (1, True, 2), (2, True, 3), (3, True, 4)]
+    assert first is not None
+    assert membership.registration is not None
+    assert membership.registration.held_since == first.held_since == 0
+    held = await metastore.get(described().path())
+    assert BrokerRegistration.of(layout.decode_json("", held.value)) == membership.registration
+    assert len(membership._incarnations) == 1
+
+
+async def test_safety_14_what_another_process_left_is_not_replaced(metastore, autojump_clock):
+    """It registered, and took the place of what this one had left, before this one looked."""
+    membership = Membership(metastore, described, Registered())
+    with pytest.RaisesGroup(pytest.RaisesExc(RegistrationTaken, match="this one stops")):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(membership.run)
+            await metastore.delete(described().path(), store.ANY_VERSION)
+            other = await register_broker(metastore, described()._replace(incarnation="other"))
+            await drop_session(metastore)
+            metastore.session.move(SessionState.CONNECTED)
+            await trio.sleep_forever()
+    held = await metastore.get(other.path())
+    assert BrokerRegistration.of(layout.decode_json("", held.value)) == other
+
+
+async def test_a_session_that_ends_while_it_is_registered_in_costs_one_more_and_tells_nobody(
+    metastore, monkeypatch, autojump_clock
+):
+    write = metastore.multi
+    # The second write finds what the first has left.
+    losses = ["known", "", "unknown"]
+
+    async def multi(operations):
+        loss = losses.pop(0) if losses else ""
+        result = await write(operations)
+        if loss:
+            metastore.session.move(SessionState.LOST)
+            metastore.session.move(SessionState.CONNECTED)
+        if loss == "unknown":
+            raise store.OutcomeUnknown("the connection broke")
+        return result
+
+    monkeypatch.setattr(metastore, "multi", multi)
+    registered = Registered()
+    membership = Membership(metastore, described, registered)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(membership.run)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert not losses
+    # What was lost before the process began is lost: the first of its registrations says when.
+    assert registered.told == [(2, True, 3)]
+    assert membership.registration is not None
+    assert membership.registration.held_since == 0
+
+
+async def test_safety_6_an_unclean_start_stays_one_over_the_registrations_that_follow(metastore):
+    """Also where the controller saw none of them but the last."""
+    earlier = await register_broker(metastore, described(clean=True))
+    await metastore.delete(earlier.path(), store.ANY_VERSION)
+    membership = Membership(metastore, described, Registered())  # after a crash
+    async with trio.open_nursery() as nursery:
+        await nursery.start(membership.run)
+        first = membership.registration
+        await drop_session(metastore)
+        metastore.session.move(SessionState.CONNECTED)
+        renewed = await membership.wait_other_than(first)
+        nursery.cancel_scope.cancel()
+    assert (renewed.broker_epoch, renewed.held_since) == (2, 1)
+    live = {BROKER: LiveBroker(renewed.broker_epoch, renewed.clean, renewed.held_since)}
+    assert standing(earlier.broker_epoch, live[BROKER]) is Standing.LOST
+    assert standing(1, live[BROKER]) is Standing.CONTINUED

@@ -16,6 +16,7 @@ import trio
 from trioq import logs
 from trioq.metastore import store
 from trioq.metastore.bootstrap import register_broker
+from trioq.metastore.session import SessionState
 
 if TYPE_CHECKING:
     from trioq.metastore.layout import BrokerRegistration
@@ -81,14 +82,18 @@ class Membership:
             asked = self._describe()._replace(incarnation=secrets.token_hex(8))
             if self.registration is not None:
                 asked = asked._replace(clean=True)
-            earlier = frozenset(self._incarnations)
+            own = frozenset(self._incarnations)
             self._incarnations.add(asked.incarnation)
             try:
-                made = await self._register_in_session(asked, earlier)
+                made = await self._register_in_session(asked, own, generation)
             except store.SessionLost:
                 await session.ended(generation)
                 continue
+            if session.generation != generation or session.state is SessionState.LOST:
+                continue  # in which session that was is not known; nobody was told of it
             self.registration = made
+            # The epoch was compared: what was asked for earlier cannot be made any more.
+            self._incarnations = {asked.incarnation}
             self._changed.set()
             self._changed = trio.Event()
             _log.info("registered", broker=made.broker_id, broker_epoch=made.broker_epoch)
@@ -96,12 +101,16 @@ class Membership:
             return generation
 
     async def _register_in_session(
-        self, asked: BrokerRegistration, earlier: frozenset[str]
+        self, asked: BrokerRegistration, own: frozenset[str], generation: int
     ) -> BrokerRegistration:
-        """Register, as often as it takes while the store does not answer. Raises SessionLost."""
+        """Register, as often as it takes while the store does not answer.
+
+        Raises SessionLost, also where another session than that of `generation` has begun: it is
+        registered under an incarnation of its own, as one found may be of the old one.
+        """
         renewing: frozenset[str] = frozenset()
         if self.registration is not None:
-            renewing = earlier | {asked.incarnation}
+            renewing = own | {asked.incarnation}
         while True:
             try:
                 return await register_broker(
@@ -109,8 +118,10 @@ class Membership:
                     asked,
                     patience_s=PATIENCE_SESSIONS * self._metastore.session_timeout_s,
                     renewing=renewing,
+                    own=own,
                 )
             except (store.MetastoreUnavailable, store.OutcomeUnknown) as error:
                 _log.warning("not registered yet; trying again", reason=str(error))
                 await trio.sleep(_PAUSE_S)
-                await self._metastore.session.connected()
+                if await self._metastore.session.connected() != generation:
+                    raise store.SessionLost(str(error)) from error

@@ -3,9 +3,11 @@
 A replica of the ISR holds everything that was committed, and so does one of the ELR (the last
 replicas standing, KIP-966), as long as it has not lost what it held. That is judged by broker
 epochs, never by ids alone (SAFETY rules 6 and 9): the state keeps the epoch in which each member
-was known to hold everything, and the same id under a later epoch counts only if that is the next
-one, after a clean stop, with the same log directories. A replica whose log directory has failed,
-as its broker said, counts as absent until that broker has registered again.
+was known to hold everything, and the same id under a later epoch counts only if nothing can have
+been lost from the one to the other: by clean stops and lost sessions only, with the same log
+directories. There may be several between two looks, as when ZooKeeper itself comes and goes. A
+replica whose log directory has failed, as its broker said, counts as absent until that broker has
+registered again.
 """
 
 from __future__ import annotations
@@ -18,10 +20,14 @@ from trioq.metastore.layout import PartitionState
 
 
 class LiveBroker(NamedTuple):
-    """A registered broker. `is_continuous`: it came back from a clean stop with its directories."""
+    """A registered broker. `is_continuous`: it came back from a clean stop with its directories.
+
+    `held_since`: as in layout.BrokerRegistration; -1: since the epoch before if continuous.
+    """
 
     broker_epoch: int
     is_continuous: bool
+    held_since: int = -1
 
 
 class ElectionRules(NamedTuple):
@@ -60,7 +66,8 @@ def standing(broker_epoch: int, live: LiveBroker | None) -> Standing:
         return Standing.ABSENT
     if live.broker_epoch == broker_epoch:
         return Standing.SAME
-    if live.broker_epoch == broker_epoch + 1 and live.is_continuous:
+    held_since = live.broker_epoch - 1 if live.held_since < 0 else live.held_since
+    if live.is_continuous and held_since <= broker_epoch < live.broker_epoch:
         return Standing.CONTINUED
     return Standing.LOST
 

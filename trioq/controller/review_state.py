@@ -78,7 +78,7 @@ class Findings(NamedTuple):
 def live_brokers(image: ClusterImage) -> dict[int, LiveBroker]:
     """The registered brokers as elections see them."""
     return {
-        broker.broker_id: LiveBroker(broker.broker_epoch, broker.clean)
+        broker.broker_id: LiveBroker(broker.broker_epoch, broker.clean, broker.held_since)
         for broker in image.brokers.values()
     }
 

@@ -142,6 +142,7 @@ async def register_broker(
     *,
     patience_s: float = _LIKELY_RESTART_S,
     renewing: Collection[str] = (),
+    own: Collection[str] = (),
 ) -> layout.BrokerRegistration:
     """Register a broker under a new broker epoch; returns the registration with it.
 
@@ -155,7 +156,9 @@ async def register_broker(
 
     `renewing` is given for the renewal of a registration whose session has ended: the incarnations
     under which this process has registered or tried to. It is made only if one of them was the
-    last to register under the id (SAFETY rule 14).
+    last to register under the id (SAFETY rule 14). `own` are the same of a process whether it
+    renews or not: a registration of one of them, left over from a session that this process has
+    lost, is replaced without waiting for the end of that session, which ZooKeeper may draw out.
 
     Raises StartupError, naming the holder, when the id belongs to another living broker;
     RegistrationTaken for a renewal that comes too late; what the metastore raises. Cancelled:
@@ -164,18 +167,24 @@ async def register_broker(
     path = registration.path()
     with metastore.watch_node(path) as watch:
         deadline = trio.current_time() + patience_s
+        left_over = ""
         while True:
             try:
-                return await _register(metastore, registration, renewing)
+                return await _register(metastore, registration, renewing, own, left_over)
             except store.NodeExists:
                 (held,) = await metastore.get_many((path,))
-            except store.VersionConflict:
+            except (store.VersionConflict, store.NoNode):
+                left_over = ""
                 continue
             if held is None:
                 continue
             holder = layout.decode_node(path, held.value, layout.BrokerRegistration.of)
             if holder.incarnation == registration.incarnation:
                 return holder
+            if holder.incarnation in own and not left_over:
+                left_over = holder.incarnation
+                continue
+            left_over = ""
             with trio.move_on_at(deadline) as waiting:
                 if set(holder.directory_ids) & set(registration.directory_ids):
                     await watch.changed()
@@ -191,8 +200,13 @@ async def register_broker(
 
 
 async def _register(
-    metastore: store.Metastore, registration: layout.BrokerRegistration, renewing: Collection[str]
+    metastore: store.Metastore,
+    registration: layout.BrokerRegistration,
+    renewing: Collection[str],
+    own: Collection[str],
+    left_over: str,
 ) -> layout.BrokerRegistration:
+    """Register once; `left_over` is the incarnation whose registration is to be replaced."""
     epoch_path = layout.BrokerEpoch.path(registration.broker_id)
     (held,) = await metastore.get_many((epoch_path,))
     found = -1 if held is None else held.version
@@ -205,11 +219,15 @@ async def _register(
             f"{found}) while this one had no session: this one stops. See which of the two should "
             "run, and give each its own --node-id"
         )
+    held_since = found + 1
     if last is not None:
-        registration = registration._replace(clean=_is_continuous(last, registration))
-    registration = registration._replace(broker_epoch=found + 1)
+        is_continuous = _is_continuous(last, registration, own)
+        registration = registration._replace(clean=is_continuous)
+        if is_continuous:
+            held_since = found if last.held_since < 0 else last.held_since
+    registration = registration._replace(broker_epoch=found + 1, held_since=held_since)
     epoch_value = layout.BrokerEpoch(
-        registration.incarnation, registration.directory_ids, registration.clean
+        registration.incarnation, registration.directory_ids, registration.clean, held_since
     ).encode()
     write_epoch: store.Operation
     if held is None:
@@ -217,11 +235,17 @@ async def _register(
     else:
         write_epoch = store.Set(epoch_path, epoch_value, held.version)
     claim = store.Create(registration.path(), registration.encode(), ephemeral=True)
-    await metastore.multi((claim, write_epoch))
+    operations: list[store.Operation] = [claim, write_epoch]
+    if left_over and last is not None and last.incarnation == left_over:
+        # Nobody else has registered since, or the epoch's version is another.
+        operations.insert(0, store.Delete(registration.path(), store.ANY_VERSION))
+    await metastore.multi(operations)
     return registration
 
 
-def _is_continuous(last: layout.BrokerEpoch, now: layout.BrokerRegistration) -> bool:
+def _is_continuous(
+    last: layout.BrokerEpoch, now: layout.BrokerRegistration, own: Collection[str]
+) -> bool:
     """Whether the broker holds everything that it held when it registered last, and since."""
-    never_stopped = last.incarnation == now.incarnation
+    never_stopped = last.incarnation == now.incarnation or last.incarnation in own
     return (now.clean or never_stopped) and set(last.directory_ids) <= set(now.directory_ids)

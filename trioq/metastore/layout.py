@@ -121,11 +121,15 @@ class ClusterId(NamedTuple):
 
 
 class BrokerEpoch(NamedTuple):
-    """Who registered last under a broker id; this node's version is that broker's epoch."""
+    """Who registered last under a broker id; this node's version is that broker's epoch.
+
+    `held_since` as in BrokerRegistration.
+    """
 
     incarnation: str
     directory_ids: tuple[str, ...]
     clean: bool
+    held_since: int = -1
 
     @staticmethod
     def path(broker_id: int) -> str:
@@ -136,14 +140,21 @@ class BrokerEpoch(NamedTuple):
 
     @classmethod
     def of(cls, data: Any) -> BrokerEpoch:
-        return cls(data["incarnation"], tuple(data["directory_ids"]), data["clean"])
+        return cls(
+            data["incarnation"],
+            tuple(data["directory_ids"]),
+            data["clean"],
+            data.get("held_since", -1),
+        )
 
 
 class BrokerRegistration(NamedTuple):
     """A live broker. `endpoints` maps a listener's name to its advertised host and port.
 
     `clean` tells whether the stop before this start was clean; `incarnation` is random
-    per process; `directory_ids` are those of its log directories.
+    per registration; `directory_ids` are those of its log directories. `held_since` is the
+    broker epoch since which nothing that its logs held can be missing, over clean stops and lost
+    sessions; -1: that is not known, and `clean` tells of the epoch before only.
     """
 
     broker_id: int
@@ -154,6 +165,7 @@ class BrokerRegistration(NamedTuple):
     host: str
     incarnation: str
     clean: bool
+    held_since: int = -1
 
     def path(self) -> str:
         return f"{BROKER_IDS}/{self.broker_id}"
