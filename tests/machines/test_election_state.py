@@ -194,6 +194,24 @@ def test_the_longest_log_is_waited_for_while_its_directory_is_offline():
     assert set(must_ask(failed, harmed | back(1, 12, clean=False))) == {1, 2}
 
 
+def test_rule_9_who_is_back_leads_when_the_others_are_waited_for_no_longer():
+    dead = PartitionState(-1, 6, (1,), (10,), (1, 2, 3), (2, 3), 1, elr_epochs=(20, 30))
+    harmed = {1: LiveBroker(11, False), 2: LiveBroker(21, False)}
+    assert must_ask(dead, harmed) == ()
+    assert set(must_ask(dead, harmed, waits=False)) == {1, 2}
+    ends = {1: LogEnd(5, 90), 2: LogEnd(5, 100)}
+    assert review(dead, harmed, TWO, logs=ends) == dead
+    led = review(dead, harmed, TWO, logs=ends, waits=False)
+    assert (led.leader, led.isr, set(led.elr)) == (2, (2,), {1, 3})
+    assert review(dead, harmed, TWO, logs={1: ends[1]}, waits=False).leader == 1
+    assert review(dead, harmed, TWO, waits=False).leader == -1, "none has said how far it reaches"
+    assert must_ask(dead, {}, waits=False) == ()
+    # Nobody else is taken for one that held all.
+    unknown = PartitionState(-1, 6, (1,), (10,), (1, 2), last_leader=1)
+    assert review(unknown, {2: LiveBroker(21, False)}, TWO, logs=ends, waits=False) == unknown
+    assert review(dead, ALL | harmed, TWO, logs=ends, waits=False).leader == 3
+
+
 def test_that_a_log_failed_is_forgotten_when_its_broker_has_registered_again():
     failed = review(STATE.with_failed({3: 30}), ALL, TWO)
     assert review(failed, without(3), TWO) == failed

@@ -24,6 +24,7 @@ from trioq.metastore.image import ClusterImage, TopicImage
 from trioq.metastore.layout import BrokerRegistration, PartitionState
 
 CONFIG = BrokerConfig.from_mapping({})
+RECOVERING = BrokerConfig.from_mapping({"unclean.recovery.timeout.ms": "60000"})
 TOPIC = uuid.UUID(int=1000)
 STATE = PartitionState(1, 5, (1, 2, 3), (10, 20, 30), (1, 2, 3))
 ALL = {1: 10, 2: 20, 3: 30}
@@ -129,11 +130,36 @@ def test_brokers_that_do_not_answer_are_asked_again():
 def test_nothing_is_kept_of_a_deleted_topic():
     dead = STATE._replace(leader=-1, last_leader=1, isr=(1, 2), broker_epochs=(10, 20))
     state = review_state()
+    state.config = RECOVERING
     at = image(dead, live={**ALL, 1: 11, 2: 21}, unclean={1, 2})
     look(state, at)
     state.answered(1, 11, {(TOPIC, 0): LogEnd(5, 100)})
+    assert (len(state._asked_at_s), len(state._back_since_s)) == (1, 1)
     look(state, ClusterImage(brokers=at.brokers))
-    assert (state.offline, state._logs, state._asked_at_s) == ({}, {}, {})
+    assert (state.offline, state._logs) == ({}, {})
+    assert (state._asked_at_s, state._back_since_s) == ({}, {})
+
+
+def test_rule_9_the_others_are_waited_for_as_long_as_is_configured():
+    """1 and 2 held everything; 2 is back, and may have lost its tail."""
+    dead = STATE._replace(leader=-1, last_leader=1, isr=(1, 2), broker_epochs=(10, 20))
+    others = {3: 30, 4: 40, 5: 50}
+    nobody, one = image(dead, live=others), image(dead, live={**others, 2: 21}, unclean={2})
+    for_ever, state = review_state(), review_state()
+    state.config = RECOVERING
+    assert look(state, nobody, 0.0).again_at_s is None, "nobody waits"
+    findings = look(state, one, 100.0)
+    assert (findings.changes, findings.ask, findings.again_at_s) == ([], {}, 160.0)
+    look(state, nobody, 120.0)  # it went once more: the wait begins anew
+    assert look(state, one, 130.0).again_at_s == 190.0
+    assert look(state, one, 189.0).ask == {}
+    assert look(state, one, 190.0).ask == {2: [(TOPIC, 0)]}
+    state.answered(2, 21, {(TOPIC, 0): LogEnd(5, 7)})
+    (led,) = after(look(state, one, 190.1))
+    assert (led.leader, led.isr, led.elr, led.elr_epochs) == (2, (2,), (1,), (10,))
+    look(for_ever, one, 0.0)
+    findings = look(for_ever, one, 1e6)
+    assert (findings.changes, findings.ask, findings.again_at_s) == ([], {}, None)
 
 
 def test_an_unclean_election_asks_first_and_goes_on_with_whoever_answered():

@@ -138,6 +138,7 @@ class BrokerConfig:
     leader_replication_throttled_rate: int
     follower_replication_throttled_rate: int
     unclean_leader_election_enable: bool
+    unclean_recovery_timeout_ms: int
     auto_leader_rebalance_enable: bool
     leader_imbalance_check_interval_seconds: int
     leader_imbalance_per_broker_percentage: int

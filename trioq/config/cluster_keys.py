@@ -171,6 +171,16 @@ CLUSTER_KEYS: Final = (
         "loses what was acknowledged and only others held.",
         dynamic=True,
     ),
+    duration(
+        "unclean.recovery.timeout.ms",
+        -1,
+        "How long those replicas of a partition without a leader wait for the others that held all "
+        "that was acknowledged, if each that is back may have lost the end of its log: then the "
+        "one of them whose log reaches furthest leads, and what only the others have is lost. -1: "
+        "for ever, or until an operator decides (trioq cluster elect-leaders --unclean).",
+        minimum=-1,
+        dynamic=True,
+    ),
     boolean(
         "auto.leader.rebalance.enable",
         True,

@@ -143,6 +143,7 @@ def review(
     rules: ElectionRules,
     *,
     logs: Mapping[int, LogEnd] | None = None,
+    waits: bool = True,
 ) -> PartitionState:
     """The state that follows from who is alive; equal to `state` where nothing must change.
 
@@ -150,7 +151,8 @@ def review(
     the ISR leads, then of the ELR; then, where `rules.unclean` allows loss, any that is alive.
     If all of ISR and ELR are back and each may have lost something, the one whose log reaches
     furthest leads, once `logs` tells of all of them (`must_ask`); the others stay known, as it may
-    lose more before they are in sync. Otherwise there is no leader,
+    lose more before they are in sync. Unless it `waits` for all, those of which `logs` tells are
+    enough. Otherwise there is no leader,
     and ISR and ELR stay as they are, so that the first that is back unharmed leads: an ISR
     never shrinks to nobody. A replica whose log has failed is as one that is not there, and what
     was said of it is forgotten when its broker has registered again. `partition_epoch` is left
@@ -166,7 +168,7 @@ def review(
     if kept_elr:
         chosen = _first(state, kept_elr)
         return _led(members.with_isr((chosen,), rules), chosen)
-    chosen = _lossy(state, members.live, rules, logs)
+    chosen = _lossy(members, rules, logs or {}, waits=waits)
     if chosen != -1:
         alone = members.with_isr((chosen,), rules)
         if rules.unclean:
@@ -182,38 +184,40 @@ def has_live_leader(state: PartitionState, live: Mapping[int, LiveBroker]) -> bo
     return state.leader != -1 and _Members(state, live).standings.get(state.leader) is Standing.SAME
 
 
-def must_ask(state: PartitionState, live: Mapping[int, LiveBroker]) -> tuple[int, ...]:
+def must_ask(
+    state: PartitionState, live: Mapping[int, LiveBroker], *, waits: bool = True
+) -> tuple[int, ...]:
     """The brokers whose LogEnd `review` needs before it can elect a leader; empty if none.
 
-    Not empty when all that could lead are back and each may have lost something (SAFETY rule 9).
+    Not empty when all that could lead are back and each may have lost something (SAFETY rule 9);
+    unless it `waits` for all, when some of them are.
     """
-    members = _Members(state, live)
-    if state.leader != -1 and members.standings.get(state.leader) is Standing.SAME:
+    return _harmed(_Members(state, live), waits=waits)
+
+
+def _harmed(members: _Members, *, waits: bool) -> tuple[int, ...]:
+    standings, leader = members.standings, members.state.leader
+    if leader != -1 and standings.get(leader) is Standing.SAME:
         return ()
-    standings = members.standings
-    if standings and all(one is Standing.LOST for one in standings.values()):
-        return tuple(standings)
-    return ()
+    harmed = tuple(broker for broker, one in standings.items() if one is Standing.LOST)
+    others = {one for one in standings.values() if one is not Standing.LOST}
+    return harmed if not others or (others == {Standing.ABSENT} and not waits) else ()
 
 
 def _lossy(
-    state: PartitionState,
-    live: Mapping[int, LiveBroker],
-    rules: ElectionRules,
-    logs: Mapping[int, LogEnd] | None,
+    members: _Members, rules: ElectionRules, logs: Mapping[int, LogEnd], *, waits: bool
 ) -> int:
     """Who leads although something may be lost; -1: nobody."""
-    if not rules.unclean:
-        asked = must_ask(state, live)
-        if not asked or logs is None or not all(broker in logs for broker in asked):
-            return -1
-        alive = asked
+    state = members.state
+    if rules.unclean:
+        alive = [broker for broker in state.replicas if broker in members.live]
     else:
-        alive = tuple(broker for broker in state.replicas if broker in live)
-    known = logs or {}
+        asked = _harmed(members, waits=waits)
+        if waits and any(broker not in logs for broker in asked):
+            return -1
+        alive = [broker for broker in state.replicas if broker in asked and broker in logs]
     nothing = LogEnd(-1, -1)
-    ranked = [broker for broker in state.replicas if broker in alive]
-    return max(ranked, key=lambda broker: known.get(broker, nothing), default=-1)
+    return max(alive, key=lambda broker: logs.get(broker, nothing), default=-1)
 
 
 def hand_over(

@@ -145,6 +145,8 @@ class ReviewState:
         self._again: set[TopicId] = set()
         self._logs: dict[PartitionKey, dict[int, tuple[int, LogEnd]]] = {}
         self._asked_at_s: dict[PartitionKey, float] = {}
+        self._back_since_s: dict[PartitionKey, float] = {}
+        """Since when some of those wait that could lead if the others were back too."""
         self._live: LiveBrokers = {}
         self._staying: LiveBrokers = {}
         self._changes: list[PartitionChange] = []
@@ -199,7 +201,7 @@ class ReviewState:
     def _forget_deleted(self, image: ClusterImage) -> None:
         for gone in self.offline.keys() - image.topics_by_id.keys():
             del self.offline[gone]
-        for told in (self._logs, self._asked_at_s):
+        for told in (self._logs, self._asked_at_s, self._back_since_s):
             for key in [key for key in told if key[0] not in image.topics_by_id]:
                 del told[key]
 
@@ -236,6 +238,7 @@ class ReviewState:
             else:
                 self._logs.pop((topic.topic_id, number), None)
                 self._asked_at_s.pop((topic.topic_id, number), None)
+                self._back_since_s.pop((topic.topic_id, number), None)
         if offline:
             self.offline[topic.topic_id] = tuple(offline)
         else:
@@ -309,14 +312,15 @@ class ReviewState:
         after = review(state, live, rules._replace(unclean=False))
         if after.leader == -1:
             logs = self._known_logs(key)
-            wanted = must_ask(after, live)
+            waits = self._waits(key, after)
+            wanted = must_ask(after, live, waits=waits)
             if not wanted and rules.unclean:
                 can_lead = usable(after, live)
                 wanted = tuple(broker for broker in state.replicas if broker in can_lead)
             missing = [broker for broker in wanted if broker not in logs]
             if missing and self._can_ask and self._is_to_wait_for(key, missing):
                 return after
-            after = review(state, live, rules, logs=logs)
+            after = review(state, live, rules, logs=logs, waits=waits)
         if after.leader in self.leaving and after.leader != state.leader:
             after = hand_over(after, after.leader, live, rules)
         return reassignment_state.advance(after, self._staying, rules)
@@ -329,6 +333,26 @@ class ReviewState:
             if broker in self._live and self._live[broker].broker_epoch == epoch
         }
 
+    def _waits(self, key: PartitionKey, state: PartitionState) -> bool:
+        """Whether all are waited for that may hold what those who are back have lost (rule 9)."""
+        timeout_ms = self.config.unclean_recovery_timeout_ms
+        if timeout_ms < 0:
+            return True
+        if not must_ask(state, self._live, waits=False):
+            self._back_since_s.pop(key, None)
+            return True
+        since_s = self._back_since_s.setdefault(key, self._now_s)
+        ends_s = since_s + timeout_ms / 1000
+        if self._now_s >= ends_s:
+            return False
+        self._look_at(key[0], ends_s)
+        return True
+
+    def _look_at(self, topic_id: TopicId, at_s: float) -> None:
+        """Look at this topic again then, if not before."""
+        self._again.add(topic_id)
+        self._again_at_s = at_s if self._again_at_s is None else min(self._again_at_s, at_s)
+
     def _is_to_wait_for(self, key: PartitionKey, brokers: Iterable[int]) -> bool:
         """Have the brokers asked if it is time; False once they had a round's time to answer."""
         asked_at_s = self._asked_at_s.get(key)
@@ -337,9 +361,7 @@ class ReviewState:
             self._asked_at_s[key] = self._now_s
             for broker in brokers:
                 self._ask.setdefault(broker, []).append(key)
-        at_s = self._asked_at_s[key] + ASK_AGAIN_S
-        self._again.add(key[0])
-        self._again_at_s = at_s if self._again_at_s is None else min(self._again_at_s, at_s)
+        self._look_at(key[0], self._asked_at_s[key] + ASK_AGAIN_S)
         return asked_at_s is None or not is_time
 
 
