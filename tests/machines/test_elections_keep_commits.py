@@ -18,7 +18,12 @@ from hypothesis import strategies as st
 from trioq.config import BrokerConfig
 from trioq.controller import reassignment_state
 from trioq.controller.election_state import LogEnd
-from trioq.controller.review_state import ReviewState, election_rules, live_brokers
+from trioq.controller.review_state import (
+    ASK_AGAIN_S,
+    ReviewState,
+    election_rules,
+    live_brokers,
+)
 from trioq.errors import InvalidReplicaAssignment, NoReassignmentInProgress
 from trioq.metastore.image import ClusterImage, TopicImage
 from trioq.metastore.layout import BrokerRegistration, PartitionState
@@ -51,6 +56,7 @@ class World:
         self.committed: list[tuple[int, int]] = []
         self.positions: dict[int, int] = {}
         self.review_state = ReviewState(CONFIG, storm_wait_s=0.0, can_ask=True)
+        self.now_s = 0.0
         self.written = 0
         self.unclean: set[int] = set()
 
@@ -190,9 +196,10 @@ class World:
         )
 
     def review(self) -> None:
+        self.now_s += ASK_AGAIN_S  # so that who did not answer is asked again
         for _ in range(3):  # asked, answered, decided
             image = self.image()
-            for topic in self.review_state.begin(image, 0.0):
+            for topic in self.review_state.begin(image, self.now_s):
                 self.review_state.examine(topic)
             findings = self.review_state.findings()
             for broker in findings.ask:
