@@ -87,7 +87,11 @@ class World:
 
 @asynccontextmanager
 async def world(
-    isr: tuple[int, ...] = (1, 2, 3), *, partitions: int = 1, min_insync: int = 2
+    isr: tuple[int, ...] = (1, 2, 3),
+    *,
+    partitions: int = 1,
+    min_insync: int = 2,
+    gate: ShutGate | None = None,
 ) -> AsyncIterator[World]:
     metastore, disk, clock = FaultyStore(), MemoryDisk(), TrioClock()
     await ensure_cluster(metastore)
@@ -107,7 +111,7 @@ async def world(
     hosted.use_broker_epoch(10)
     follower = ImageFollower(metastore, on_swap=hosted.apply_image)
     await follower.load()
-    keeper = IsrKeeper(metastore, hosted, lambda: follower.image, clock, lambda: config)
+    keeper = IsrKeeper(metastore, hosted, lambda: follower.image, clock, lambda: config, gate)
     async with trio.open_nursery() as nursery:
         await nursery.start(keeper.run)
         yield World(metastore, disk, follower, hosted, keeper, dirs.end_pass)
@@ -471,3 +475,102 @@ def test_rule_8_all_below_the_high_watermark_is_held_by_every_member_in_the_meta
             assert set((await w.stored()).isr) == w.partition().isr.committed
 
     in_virtual_time(history)
+
+
+class ShutGate:
+    """A gate that the test opens; as after a gap of the loop."""
+
+    def __init__(self) -> None:
+        self.gaps = 0
+        self._open = trio.Event()
+        self._open.set()
+
+    def shut(self) -> None:
+        self.gaps += 1
+        self._open = trio.Event()
+
+    def open(self) -> None:
+        self._open.set()
+
+    def is_shut(self, now_s: float) -> bool:
+        assert now_s >= 0
+        return not self._open.is_set()
+
+    async def opened(self) -> None:
+        await self._open.wait()
+
+
+def stand_still(seconds: float, gate: ShutGate | None = None) -> None:
+    """Nothing of this process runs for so long, as after SIGSTOP."""
+    clock = trio.lowlevel.current_clock()
+    assert isinstance(clock, trio.testing.MockClock)
+    clock.jump(seconds)
+    if gate is not None:
+        gate.shut()
+
+
+@pytest.mark.parametrize("seconds", [0.6 * LAG_S, 2 * LAG_S])
+def test_rule_12_a_leader_that_stood_still_holds_nothing_against_its_followers(
+    seconds: float,
+) -> None:
+    async def story() -> None:
+        async with world() as w:
+            w.append()
+            w.fetch(2)
+            w.fetch(3)
+            await trio.sleep(0.6 * LAG_S)
+            w.append()  # which nobody has fetched yet
+            stand_still(seconds)
+            await trio.sleep(LAG_S - 2)
+            assert (await w.stored()).isr == (1, 2, 3)
+            w.fetch(2)
+            await trio.sleep(4)
+            assert (await w.stored()).isr == (1, 2), "who is silent still has had its time"
+
+    in_virtual_time(story)
+
+
+def test_rule_12_nothing_is_changed_while_it_is_not_known_what_happened_meanwhile() -> None:
+    async def story() -> None:
+        gate = ShutGate()
+        async with world((1, 2), gate=gate) as w:
+            w.append()
+            stand_still(LAG_S / 3, gate)
+            w.fetch(3)  # it may join, were it not for the gate
+            await trio.sleep(2 * LAG_S)
+            assert (await w.stored()).isr == (1, 2)
+            gate.open()
+            await trio.sleep(LAG_S - 1)
+            assert (await w.stored()).isr == (1, 2, 3)
+            await trio.sleep(2)
+            assert (await w.stored()).isr == (1, 3)
+
+    in_virtual_time(story)
+
+
+def test_rule_12_a_gap_while_something_was_written_counts_too() -> None:
+    async def story() -> None:
+        gate = ShutGate()
+        async with world(gate=gate) as w:
+            write_all = w.keeper._write_all
+
+            async def write_slowly(changes: object) -> None:
+                w.keeper._write_all = write_all
+                await write_all(changes)
+                w.append()
+                stand_still(2 * LAG_S, gate)
+                gate.open()  # before the keeper looks
+
+            w.append()
+            w.fetch(2)
+            await trio.sleep(LAG_S - 1)
+            w.append()
+            w.fetch(2)
+            w.keeper._write_all = write_slowly
+            await trio.sleep(2)
+            await trio.sleep(LAG_S - 2)
+            assert (await w.stored()).isr == (1, 2), "only who had lagged before has left"
+            await trio.sleep(4)
+            assert (await w.stored()).isr == (1,)
+
+    in_virtual_time(story)

@@ -73,7 +73,12 @@ class Member:
             ask_log_ends=partial(ask_log_ends, self.peers),
         )
         self.isr_keeper = IsrKeeper(
-            metastore, context.partitions, lambda: follower.image, clock, lambda: context.config
+            metastore,
+            context.partitions,
+            lambda: follower.image,
+            clock,
+            lambda: context.config,
+            self.pulse,
         )
         self.fetchers = ReplicaFetchers(context.partitions, self.peers, lambda: context.config)
         self._fetching = trio.CancelScope()

@@ -68,6 +68,11 @@ class Pulse:
             self._shut.set()
         return self._gap.is_shut
 
+    @property
+    def gaps(self) -> int:
+        """How often it was shut."""
+        return self._gap.gaps
+
     async def opened(self) -> None:
         """Wait until it is open."""
         while self._gap.is_shut:

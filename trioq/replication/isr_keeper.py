@@ -13,6 +13,10 @@ the ISR; where there is no controller to do so the leader does.
 A write of unknown outcome may still be carried out after the node was read back unchanged. So
 such a partition stays undecided and its node is written again, if need be with the members that
 it has: once this succeeds the earlier write cannot any more.
+
+A leader that has stood still has heard nobody meanwhile, and may not be the leader any more. So it
+changes nothing until the gate of after the gap is open (SAFETY rule 12), and from then on
+followers have all of `replica.lag.time.max.ms` to be heard.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, cast
 
 import trio
 
@@ -50,6 +54,8 @@ MOST_PARTITIONS: Final = 100
 MOST_IN_FLIGHT: Final = 8
 FIRST_PAUSE_S: Final = 0.1
 LONGEST_PAUSE_S: Final = 5.0
+LATE_SHARE: Final = 1 / 2
+"""Of replica.lag.time.max.ms: who wakes later than planned by so much has heard nobody."""
 
 log = logs.get_logger(__name__)
 
@@ -65,6 +71,20 @@ class IsrCounters(Counters):
     failed_logs: int
     failed_writes: int
     shrinks: int
+
+
+class Gate(Protocol):
+    """Shut while this broker does not know what happened while it stood still."""
+
+    @property
+    def gaps(self) -> int:
+        """How often it was shut."""
+
+    def is_shut(self, now_s: float) -> bool:
+        """Whether it is, `now_s` on the broker's monotonic clock."""
+
+    async def opened(self) -> None:
+        """Wait until it is open."""
 
 
 class _Change(NamedTuple):
@@ -98,12 +118,16 @@ class IsrKeeper:
         image: Callable[[], ClusterImage],
         clock: Clock,
         config: Callable[[], BrokerConfig],
+        gate: Gate | None = None,
     ) -> None:
         self._metastore = metastore
         self._partitions = partitions
         self._image = image
         self._clock = clock
         self._config = config
+        self._gate = gate
+        self._gaps = 0
+        self._heard_since_s = 0.0
         self._joining: dict[Replica, None] = {}
         self._may_join = trio.Event()
         self._pause_s = 0.0
@@ -128,9 +152,12 @@ class IsrKeeper:
         try:
             next_check_s = trio.current_time()
             while True:
+                wait_s = max(0.0, next_check_s - trio.current_time())
+                due_s = self._clock.monotonic_s() + wait_s
                 with trio.move_on_at(next_check_s):
                     await self._may_join.wait()
                     await trio.sleep(GATHER_JOINS_S)
+                await self._be_awake(due_s)
                 is_check = trio.current_time() >= next_check_s
                 changes = list(self._changes(is_check=is_check))
                 if is_check:
@@ -141,6 +168,21 @@ class IsrKeeper:
                     await trio.sleep(self._pause_s * (1 - random.random() / 2))  # noqa: S311
         finally:
             self._partitions.use_join_watcher(None)
+
+    async def _be_awake(self, due_s: float) -> None:
+        """Go on only when it is known what happened in a gap, if this comes after one.
+
+        `due_s` is when this was to be called at the latest.
+        """
+        gate, max_lag_s = self._gate, self._config().replica_lag_time_max_ms / 1000
+        is_late = self._clock.monotonic_s() - due_s > LATE_SHARE * max_lag_s
+        if gate is not None:
+            if gate.is_shut(self._clock.monotonic_s()):
+                await gate.opened()
+            is_late = is_late or gate.gaps != self._gaps
+            self._gaps = gate.gaps
+        if is_late:
+            self._heard_since_s = self._clock.monotonic_s()
 
     def _check_interval_s(self) -> float:
         return min(LAG_CHECK_S, self._config().replica_lag_time_max_ms / 2000)
@@ -182,6 +224,7 @@ class IsrKeeper:
                 now_s,
                 max_lag_s=config.replica_lag_time_max_ms / 1000,
                 max_lag_messages=config.replica_lag_max_messages,
+                heard_since_s=self._heard_since_s,
             )
             leaving |= isr.failed()
         joining = {

@@ -315,7 +315,13 @@ class IsrState:
         }
 
     def laggards(
-        self, leader_end_offset: int, now_s: float, *, max_lag_s: float, max_lag_messages: int
+        self,
+        leader_end_offset: int,
+        now_s: float,
+        *,
+        max_lag_s: float,
+        max_lag_messages: int,
+        heard_since_s: float = 0.0,
     ) -> set[int]:
         """The members of the ISR that are out of sync; to be asked every second or so.
 
@@ -324,6 +330,8 @@ class IsrState:
                 never who holds all that there is now.
             max_lag_messages: who has been behind by more for LAG_BY_MESSAGES_S too; 0 for no
                 such limit.
+            heard_since_s: what was behind before is not held against anybody, as the leader
+                itself heard nobody then.
         """
         found = set()
         for replica, follower in self._followers.items():
@@ -334,11 +342,11 @@ class IsrState:
                 follower.caught_up_s = now_s
                 follower.over_since_s = None
                 continue
-            if now_s - follower.caught_up_s > max_lag_s:
+            if now_s - max(follower.caught_up_s, heard_since_s) > max_lag_s:
                 found.add(replica)
             if not max_lag_messages or leader_end_offset - end_offset <= max_lag_messages:
                 follower.over_since_s = None
-            elif follower.over_since_s is None:
+            elif follower.over_since_s is None or follower.over_since_s < heard_since_s:
                 follower.over_since_s = now_s
             elif now_s - follower.over_since_s >= LAG_BY_MESSAGES_S:
                 found.add(replica)
