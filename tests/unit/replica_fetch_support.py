@@ -9,6 +9,7 @@ from typing import Any
 
 from tests.unit.server_harness import context
 from tests.unit.storage_support import NOW_MS, TOPIC_ID, batch, open_dirs
+from trioq._native.request_lane import RequestLane
 from trioq.config import BrokerConfig, TopicConfig
 from trioq.metastore.layout import BrokerRegistration, PartitionState
 from trioq.replication.partition import Partition
@@ -100,6 +101,16 @@ class Leader:
         self.connections: dict[object, Connection] = {}
         self.lane_took = 0
         self._taken: dict[object, int] = {}
+
+    def close_lane(self) -> None:
+        """From now on every request goes the general way."""
+        limits = self.reactor.limits
+        self.reactor._receiver._lane = RequestLane(
+            self.ctx.clock,
+            max_frame_bytes=limits.max_frame_bytes,
+            max_parked_requests=limits.max_parked_requests,
+            max_parked_bytes=limits.max_parked_bytes,
+        )
 
     def append(
         self, *values: bytes, number: int = 0, waiter: Any = None, is_written: bool = True

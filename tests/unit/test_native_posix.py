@@ -43,6 +43,16 @@ def test_a_hole_that_was_never_read_is_not_resident(file):
 
 
 @linux
+def test_what_was_read_ahead_is_resident(file):
+    os.ftruncate(file, 1 << 20)
+    posix.read_ahead(file, 30 * PAGE + 5, 40 * PAGE)
+    assert posix.resident(file, 30 * PAGE, 40 * PAGE)
+    posix.read_ahead(file, 0, 1 << 30)  # as far as the file reaches
+    assert posix.resident(file, 0, 1 << 20)
+    posix.read_ahead(file, 1 << 21, 10)
+
+
+@linux
 def test_preallocation_keeps_the_size(file):
     posix.preallocate(file, 0, 1 << 20)
     status = os.fstat(file)
@@ -55,6 +65,7 @@ def test_errors_are_oserrors(file):
     for call in (
         lambda: posix.resident(-1, 0, 1),
         lambda: posix.preallocate(-1, 0, 1),
+        lambda: posix.read_ahead(-1, 0, 1),
         lambda: posix.sync_range(-1, 0, 1),
         lambda: posix.advise(-1, 0, 1, posix.ADVICE_WILL_NEED),
         lambda: posix.advise(file, 0, 1, 9),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,7 +25,9 @@ from trioq._native.kept_answers import KeptAnswers
 from trioq._native.response_ring import ANSWERED, OPEN, PassQueue
 from trioq.errors import BrokerBug
 from trioq.metastore.layout import PartitionState
+from trioq.server import waiting_fetch
 from trioq.server.limits import Limits
+from trioq.storage import log_read
 from trioq.wire.messages.heartbeat import HeartbeatRequest
 
 
@@ -334,4 +337,48 @@ def test_a_bug_where_data_is_owned_is_not_asked_again() -> None:
     with pytest.raises(BrokerBug):
         rig.feed(frame(12, 0, body, 5))
     assert groups.times == 1
+    rig.close()
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("thrown_out", [1, 2, 100])
+async def test_a_fetch_of_what_is_not_in_memory_has_it_read_in_a_thread(
+    monkeypatch: pytest.MonkeyPatch, thrown_out: int
+) -> None:
+    rig, script, asked = waiting_rig()
+    asked = asked._replace(offset=0)
+    rig.feed(script.bytes_of(asked))
+    rig.partitions[TOPIC, 0].log._edges = None
+    reads: list[Any] = []
+    monkeypatch.setattr(waiting_fetch, "read_ahead", reads.append)
+    monkeypatch.setattr(log_read.posix, "resident", lambda *_: len(reads) >= thrown_out)
+    async with trio.open_nursery() as nursery:
+        rig.connection._nursery = nursery
+        rig.feed(script.bytes_of(asked))
+        assert rig.answers()[2] is None
+        assert rig.connection.parked_count == 1
+    stored, hot, cold = rig.answers()
+    assert stored is not None
+    assert hot is not None
+    assert cold is not None
+    assert cold[8:] == hot[8:]
+    assert len(reads) == min(thrown_out, waiting_fetch.COLD_READS)
+    assert rig.connection.parked_count == 0
+    rig.close()
+
+
+@pytest.mark.trio
+async def test_a_fetch_of_what_is_not_in_memory_may_lose_its_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rig, script, asked = waiting_rig()
+    rig.partitions[TOPIC, 0].log._edges = None
+    monkeypatch.setattr(log_read.posix, "resident", lambda *_: False)
+    async with trio.open_nursery() as nursery:
+        rig.connection._nursery = nursery
+        rig.feed(script.bytes_of(asked._replace(offset=0)))
+        rig.connection.cancel_waiting()
+    shared = rig.partitions[TOPIC, 0].log.segments.items[0].shared
+    assert shared is not None
+    assert not shared.is_lent
     rig.close()

@@ -766,10 +766,13 @@ def test_acks_all_is_refused_when_its_time_is_over_also_from_the_lane(leader: Le
     assert len(leader.ctx.deadlines) <= 2, "of the two fetches, none of the lane"
 
 
-def test_large_batches_wait_and_time_out_as_small_ones_do(leader: Leader) -> None:
+@pytest.mark.parametrize("has_lane", [True, False])
+def test_large_batches_wait_and_time_out_as_small_ones_do(leader: Leader, has_lane: bool) -> None:
+    if not has_lane:
+        leader.close_lane()
     for sequence in range(3):
         produced(leader, sequence, size_bytes=100_000, timeout_ms=1000 + 1000 * sequence)
-    assert leader.lane_took == 2, "all but the producer's first"
+    assert leader.lane_took == (2 if has_lane else 0), "all but the producer's first"
     leader.wait(1.5)
     assert acknowledged(leader) == (RequestTimedOut.code, -1)
     assert acknowledged(leader) is None

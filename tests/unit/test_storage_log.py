@@ -7,6 +7,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.unit.storage_support import (
     NOW_MS,
@@ -28,8 +30,11 @@ from trioq.errors import (
     OffsetOutOfRange,
     OutOfOrderSequenceNumber,
 )
+from trioq.storage import log_read
+from trioq.storage.batch_scan import BatchScan
 from trioq.storage.disk import OsDisk
 from trioq.storage.memory_disk import MemoryDisk, MemoryFile
+from trioq.storage.offset_index import OffsetIndex
 from trioq.storage.segments import BULK_GROUPS
 
 
@@ -317,3 +322,40 @@ def test_reserved_blocks_go_back_when_a_segment_is_full(tmp_path):
     assert full.size <= allocated < full.size + 64 * 1024
     log.close()
     assert Path(active.log_path).stat().st_blocks * 512 < active.size + 64 * 1024
+
+
+@given(st.lists(st.integers(0, 30), unique=True), st.integers(-1, 31))
+def test_the_entries_around_an_offset(offsets, target):
+    index = OffsetIndex()
+    for offset in sorted(offsets):
+        index.append(offset, offset * 100)
+    below = [offset * 100 for offset in sorted(offsets) if offset <= target]
+    above = [offset * 100 for offset in sorted(offsets) if offset > target]
+    assert index.around(target) == ((below or [0])[-1], (above or [-1])[0])
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.sampled_from([1, 100, 3000, 5000, 20_000]), min_size=1, max_size=25))
+def test_a_cold_place_has_every_header_that_a_read_looks_at(sizes):
+    log = new_log()
+    for size in sizes:
+        put(log, bytes(size))
+    segment = log.segments.items[0]
+    file = log.segments.file(segment)
+    batches = list(BatchScan(file, 0, segment.size, check_crc=False))
+    log._edges = None
+    assert log.cold_place(0, 1000) is None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(log_read.posix, "resident", lambda *_: False)
+        for target, header in batches:
+            place = log.cold_place(header.base_offset, 1000)
+            assert place.file is segment.shared
+            start = place.ranges[0][0]
+            looked_at = [at for at, _ in batches if start <= at <= target]
+            assert looked_at
+            for at in looked_at:
+                assert any(
+                    first <= at and at + 61 <= first + length for first, length in place.ranges
+                )
+        for offset in (-1, log.written_end_offset):
+            assert log.cold_place(offset, 1000) is None

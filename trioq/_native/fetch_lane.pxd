@@ -36,6 +36,8 @@ cdef class FetchEntry(RingEntry):
 
     # Look what there is: False when it cannot be answered plainly. `region` is then its own.
     cdef bint look(self) except -1
+    # Would `look` wait for the disk?
+    cdef bint is_cold(self) except -1
     # Take what `look` found as the answer.
     cdef int settle(self) except -1
     cdef int park(self, int32_t max_wait_ms) except -1

@@ -75,6 +75,19 @@ cdef class FetchEntry(RingEntry):
                 return False            # the general way meets it again, and says what it is
         return True
 
+    cdef bint is_cold(self) except -1:
+        # True if `look` would wait for the disk, or fail.
+        cdef PartitionHead partition = self.partition
+        cdef LogTail log = partition.log
+        if log.failed or self.fetch_offset >= log.high_watermark:
+            return False
+        try:
+            return log.cold_place(self.fetch_offset, 0) is not None
+        except BrokerBug:
+            raise
+        except Exception:
+            return True                 # the general way meets it again, and says what it is
+
     cdef int settle(self) except -1:
         cdef PartitionHead partition = self.partition
         cdef LogTail log = partition.log
@@ -315,7 +328,7 @@ cdef class FetchLane:
             partition_max_bytes, min(max_bytes, <int64_t>self.ctx.config.fetch_max_bytes)
         )
         fetch.connection = connection
-        if not fetch.look():
+        if fetch.is_cold() or not fetch.look():
             return False
         if fetch.region is None and min_bytes > 0 and max_wait_ms > 0:
             if max_wait_ms < LEAST_WAIT_MS or max_wait_ms > MOST_WAIT_MS:

@@ -1,8 +1,8 @@
 """Advice to the kernel about file ranges: what is in memory, what to keep, write back, reserve.
 
 All ranges are [position, position + length) in bytes; an empty one does nothing. Every call
-releases the interpreter lock; all but `sync_range` and `preallocate` take microseconds. What a
-system lacks does nothing. Failures are OSError.
+releases the interpreter lock; all but `read_ahead`, `sync_range` and `preallocate` take
+microseconds. What a system lacks does nothing. Failures are OSError.
 """
 
 from __future__ import annotations
@@ -51,6 +51,16 @@ def sync_range(fd: int, position: int, length: int) -> None:
     """Start writing the range back to disk without waiting for it; promises nothing durable."""
     if length > 0:
         _check(lib.trioq_sync_range(fd, position, length), "cannot start writing back")
+
+
+def read_ahead(fd: int, position: int, length: int) -> None:
+    """Bring the range, as far as the file reaches, into memory; blocks on the disk.
+
+    Gives the interpreter lock away once: each time a thread asks for it back, the loop that holds
+    it may have to do without it for milliseconds.
+    """
+    if length > 0:
+        _check(lib.trioq_read_ahead(fd, position, length), "cannot read")
 
 
 def advise(fd: int, position: int, length: int, advice: int) -> None:

@@ -14,6 +14,7 @@ ffibuilder.cdef(
     int trioq_preallocate(int fd, int64_t position, int64_t length);
     int trioq_sync_range(int fd, int64_t position, int64_t length);
     int trioq_advise(int fd, int64_t position, int64_t length, int advice);
+    int trioq_read_ahead(int fd, int64_t position, int64_t length);
     void trioq_keep_freed_memory(int top_bytes, int block_bytes);
     """
 )
@@ -156,6 +157,25 @@ int trioq_advise(int fd, int64_t position, int64_t length, int advice) {
 
 /* Have the allocator keep up to `top_bytes` of freed memory, and serve blocks up to `block_bytes`
  * from it. Only glibc has to be told. */
+int trioq_read_ahead(int fd, int64_t position, int64_t length) {
+    char unused[64 * 1024];
+    int64_t end = position + length;
+    trioq_advise(fd, position, length, 0);
+    while (position < end) {
+        size_t wanted = end - position < (int64_t)sizeof unused ? (size_t)(end - position)
+                                                                : sizeof unused;
+        ssize_t got = pread(fd, unused, wanted, (off_t)position);
+        if (got > 0) {
+            position += got;
+        } else if (got == 0) {
+            break;
+        } else if (errno != EINTR) {
+            return errno;
+        }
+    }
+    return 0;
+}
+
 void trioq_keep_freed_memory(int top_bytes, int block_bytes) {
 #if defined(__GLIBC__)
     mallopt(M_TRIM_THRESHOLD, top_bytes);

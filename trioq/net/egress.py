@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Sequence
 from enum import IntEnum
@@ -216,15 +215,7 @@ def read_ahead(cold: ColdRange) -> None:
 
     The caller holds a reference on the file meanwhile. Raises OSError.
     """
-    file_fd = cold.file.fileno()
-    posix.advise(file_fd, cold.position, cold.length, posix.ADVICE_WILL_NEED)
-    position = cold.position
-    end = cold.position + cold.length
-    while position < end:
-        data = os.pread(file_fd, min(end - position, SLICE_BYTES // 4), position)
-        if not data:
-            return
-        position += len(data)
+    posix.read_ahead(cold.file.fileno(), cold.position, cold.length)
 
 
 def _region_ended(region: FileRegion) -> RegionEndedError:

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+import trio
+
+from trioq.errors import KafkaError
+from trioq.net.egress import SLICE_BYTES, ColdRange, read_ahead
 from trioq.server.fetch_answer import FetchAnswer
 from trioq.server.fetch_sessions import (
     FINAL_EPOCH,
@@ -14,14 +20,16 @@ from trioq.server.fetch_sessions import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from trioq.replication.partition import Partition
     from trioq.replication.replica import Replica
     from trioq.server.context import Context, Request
     from trioq.server.deadlines import Deadline
     from trioq.server.slot import Slot
-    from trioq.wire.messages.fetch import FetchRequest
+    from trioq.storage.log_read import ColdPlace
+    from trioq.wire.messages.fetch import FetchRequest, FetchResponse
+
+COLD_READS = 3
+"""How often a fetch has what it needs read from disk."""
 
 LONG_WAIT_MS = 100
 ENDS_PER_S = 100
@@ -72,19 +80,70 @@ class WaitingFetch:
         """Whether it waits already, as it is to be read later, whatever there is now."""
         return False
 
+    def serve(self) -> FetchResponse | None:
+        """The response if there is enough to be read; else None, and the fetch waits for more."""
+        answer, message, session = self.read(), self._message, self._session
+        if answer.is_final or answer.total_bytes >= message.min_bytes or message.max_wait_ms <= 0:
+            return answer.response()
+        if not (session.followed if session is not None else self._asked):
+            return answer.response()
+        self.park(answer)
+        return None
+
+    def cold_place(self) -> ColdPlace | None:
+        """What has to be read from disk before `read` finds everything in memory, as far as it is
+        known; None when nothing has. Never waits for the disk.
+        """
+        for followed in self._due():
+            partition = followed.partition
+            if partition is None:
+                partition = self._ctx.partitions.find(followed.topic, followed.number)
+            if partition is not None and not partition.is_closed:
+                most_bytes = min(followed.max_bytes, SLICE_BYTES)
+                try:
+                    place = partition.log.cold_place(followed.fetch_offset, most_bytes)
+                except KafkaError:
+                    continue  # `read` meets it again, and answers what it is
+                if place is not None:
+                    return place
+        return None
+
+    async def serve_cold(self) -> None:
+        """Have what is cold read in a thread, then serve; a task of the connection.
+
+        Pages may be thrown out again at any time, so after COLD_READS it is served anyway.
+        """
+        for _ in range(COLD_READS):
+            place = self.cold_place()
+            if place is None:
+                break
+            await _read_in_thread(place)
+        if self._slot.is_open:
+            response = self.serve()
+            if response is not None:
+                self._slot.complete(response)
+
+    def _due(self) -> Iterable[FollowedPartition]:
+        """The partitions to read.
+
+        A full fetch is answered with every partition, also when it has waited: they have had
+        their turn by then.
+        """
+        session = self._session
+        if session is None:
+            return self._asked or ()
+        return tuple(session.followed.values() if self._is_full else session.ready)
+
     def read(self) -> FetchAnswer:
         """Read what there is now. The answer's regions are the caller's."""
         session = self._session
         answer = self._new_answer()
         if session is None:
-            for followed in self._asked or ():
+            for followed in self._due():
                 answer.read(followed)
                 followed.partition = answer.partition
             return answer
-        # A full fetch is answered with every partition, also when it has waited: they have had
-        # their turn by then.
-        asked = session.followed.values() if self._is_full else session.ready
-        for followed in tuple(asked):
+        for followed in self._due():
             again = answer.read(followed)
             session.resolved(followed, answer.partition)
             session.looked_at(followed, again=again)
@@ -170,3 +229,20 @@ class WaitingFetch:
 
     def _stop_listening(self, partition: Partition) -> None:
         partition.remove_listener(self)
+
+
+async def _read_in_thread(place: ColdPlace) -> None:
+    """Bring the place into memory. An error is left to whoever reads it next."""
+    file = place.file
+    cold = [ColdRange(file, position, length) for position, length in place.ranges]
+    file.retain()
+    try:
+        await trio.to_thread.run_sync(_read_ranges, cold)
+    finally:
+        file.release()
+
+
+def _read_ranges(cold: list[ColdRange]) -> None:
+    with suppress(OSError):
+        for one in cold:
+            read_ahead(one)

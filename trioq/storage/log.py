@@ -17,7 +17,9 @@ from trioq.storage.log_append import Appended
 from trioq.storage.log_dir_files import write_checkpoints
 from trioq.storage.log_producers import write_snapshot
 from trioq.storage.log_read import (
+    ColdPlace,
     TimestampedOffset,
+    cold_place,
     find_max_timestamp,
     find_timestamp,
     read_region,
@@ -83,6 +85,20 @@ class Log(ReplicaLog):
                 written_end_offset=written_end_offset,
                 min_one_batch=min_one_batch,
             )
+        except OSError as error:
+            raise self._read_failed(error) from error
+
+    def cold_place(self, offset: int, max_bytes: int) -> ColdPlace | None:
+        """What `read` would wait for the disk for, if it is known: see log_read.cold_place.
+
+        Raises KafkaStorageError.
+        """
+        if self.failed or not self.log_start_offset <= offset < self.written_end_offset:
+            return None
+        if self._edges is not None and self._edges.find(offset) is not None:
+            return None
+        try:
+            return cold_place(self.segments, offset, max_bytes)
         except OSError as error:
             raise self._read_failed(error) from error
 

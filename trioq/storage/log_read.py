@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from trioq._native import posix
 from trioq._native.batch import BatchHeader, last_edge, locate_in_file, peek
 from trioq.errors import CorruptMessage
 from trioq.record.batch import max_timestamp as batch_max_timestamp
 from trioq.record.batch import offset_for_timestamp as batch_offset_for_timestamp
 from trioq.storage.batch_scan import batch_edge
+from trioq.storage.open_files import SharedFile
 from trioq.storage.segment import Segment
 from trioq.storage.segments import BatchPlace, Segments
 from trioq.types import FileRegion
 
 REMEMBERED_EDGES = 8
+HEADERS_BYTES = 8192
+"""Behind an indexed batch all headers up to the next entry but the last begin within as much."""
 
 
 class TimestampedOffset(NamedTuple):
@@ -44,6 +48,36 @@ class Edges:
 
     def clear(self) -> None:
         self._places.clear()
+
+
+class ColdPlace(NamedTuple):
+    """Bytes of a file that are not in memory, and are needed before a read can be served."""
+
+    file: SharedFile
+    """Not retained for the caller."""
+
+    ranges: tuple[tuple[int, int], ...]
+    """(position, length) of each."""
+
+
+def cold_place(segments: Segments, offset: int, max_bytes: int) -> ColdPlace | None:
+    """What `read_region` would have to read from disk to find `offset`, and up to `max_bytes` of
+    what it would find; None when that is in memory, or is not known without reading.
+
+    Asks the kernel, but never the disk. Raises OSError.
+    """
+    segment = segments.items[segments.number_at(offset)]
+    shared, index = segment.shared, segment.offsets
+    if shared is None or index is None:
+        return None
+    start, following = index.around(offset - segment.base_offset)
+    fd = shared.fileno()
+    if posix.resident(fd, start, HEADERS_BYTES) and (
+        following < 0 or posix.resident(fd, following, HEADERS_BYTES)
+    ):
+        return None
+    rest = () if following < 0 else ((following, max(HEADERS_BYTES, max_bytes)),)
+    return ColdPlace(shared, ((start, HEADERS_BYTES), *rest))
 
 
 def read_region(

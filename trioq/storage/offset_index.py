@@ -42,6 +42,20 @@ class OffsetIndex:
         """The greatest entry whose offset is <= `relative_offset`; (-1, -1) if there is none."""
         return find_offset(self.data, self.entries, relative_offset)
 
+    def around(self, relative_offset: int) -> tuple[int, int]:
+        """Positions of `floor` and of the entry behind it: 0 and -1 where there is none."""
+        low, high = 0, self.entries
+        while low < high:
+            middle = (low + high) // 2
+            if self.entry(middle)[0] <= relative_offset:
+                low = middle + 1
+            else:
+                high = middle
+        return (
+            self.entry(low - 1)[1] if low else 0,
+            self.entry(low)[1] if low < self.entries else -1,
+        )
+
     def floor_position(self, position: int) -> int:
         """The greatest indexed position <= `position`; 0 if there is none."""
         low, high = 0, self.entries

@@ -1,6 +1,7 @@
 """Fetch (key 1), versions 4-16.
 
 Behaviour:
+- what has to be read from disk to find the batches is read in a thread first
 - whole batches from fetch_offset up to the high watermark (last stable offset for
   read_committed), as file regions that are sent from the page cache
 - waits up to max_wait_ms until min_bytes can be read; an error, a diverging epoch or a
@@ -44,7 +45,9 @@ FIRST_VERSION_WITH_TOPIC_IDS = 13
 
 
 def handle_fetch(ctx: Context, request: Request, slot: Slot) -> FetchResponse | None:
-    """Answer at once where enough can be read, else park the slot."""
+    """Answer at once where enough can be read, else park the slot; what is not in memory is read
+    in a thread first.
+    """
     message = request.decode(FetchRequest)
     uses_topic_ids = request.api_version >= FIRST_VERSION_WITH_TOPIC_IDS
     kind, session_kind = WaitingFetch, FetchSession
@@ -58,13 +61,10 @@ def handle_fetch(ctx: Context, request: Request, slot: Slot) -> FetchResponse | 
     fetch = kind(ctx, request, slot, message, session, asked)
     if fetch.is_put_off():
         return None
-    answer = fetch.read()
-    if answer.is_final or answer.total_bytes >= message.min_bytes or message.max_wait_ms <= 0:
-        return answer.response()
-    if not (session.followed if session is not None else asked):
-        return answer.response()
-    fetch.park(answer)
-    return None
+    if kind is WaitingFetch and fetch.cold_place() is not None:
+        slot.connection.start_task(fetch.serve_cold)
+        return None
+    return fetch.serve()
 
 
 def answer_waited(ctx: Context, fetch: FetchEntry) -> list[Part]:
