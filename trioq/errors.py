@@ -262,7 +262,7 @@ class InvalidConfig(KafkaError, code=40, kafka_name="INVALID_CONFIG"):
 
 
 class NotController(KafkaError, code=41, retriable=True, kafka_name="NOT_CONTROLLER"):
-    """This broker is not the controller."""
+    """No broker that answers is the controller; one is elected once ZooKeeper is reached."""
 
 
 class InvalidRequest(KafkaError, code=42, kafka_name="INVALID_REQUEST"):

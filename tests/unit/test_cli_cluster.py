@@ -21,6 +21,7 @@ from trioq.wire.messages.alter_partition_reassignments import (
     AlterPartitionReassignmentsResponsePartition,
     AlterPartitionReassignmentsResponseTopic,
 )
+from trioq.wire.messages.describe_cluster import DescribeClusterResponse
 from trioq.wire.messages.describe_configs import (
     DescribeConfigsResponse,
     DescribeConfigsResponseConfig,
@@ -66,6 +67,9 @@ class Cluster(ScriptedBroker):
         super().__init__(
             {
                 ApiKey.METADATA: self._metadata,
+                ApiKey.DESCRIBE_CLUSTER: lambda _: DescribeClusterResponse(
+                    cluster_id="c", controller_id=self.controller_id
+                ),
                 ApiKey.DESCRIBE_CONFIGS: self._configs,
                 ApiKey.LIST_PARTITION_REASSIGNMENTS: self._reassignments,
                 ApiKey.ALTER_PARTITION_REASSIGNMENTS: self._alter,
@@ -78,6 +82,7 @@ class Cluster(ScriptedBroker):
         self.leaders = {0: 1, 1: 2, 2: 3, 3: -1}
         self.in_sync = {0: [1, 2], 1: [2], 2: [3], 3: [4]}
         self.moving: dict[int, tuple[list[int], list[int], list[int]]] = {}
+        self.controller_id = 2
         self.refuses = self.elections = 0
         self.keep_moving = False
         self.eligible: dict[int, list[int]] = {}
@@ -232,6 +237,14 @@ def test_describe_shows_brokers_and_what_is_the_matter(cluster):
     everything = rows(run(cluster, "describe", "--partitions"))[4:]
     assert [one[1] for one in everything] == ["0", "1", "2", "3"]
     assert everything[0][-1] == "well"
+
+
+def test_describe_says_that_there_is_no_controller(cluster):
+    cluster.controller_id = -1
+    done = run(cluster, "describe", "--json")
+    assert done.exit_code == 0
+    assert "a majority of the ZooKeeper servers" in done.stderr
+    assert json.loads(done.stdout)["controller_id"] is None
 
 
 def test_describe_for_programs(cluster):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from trioq.cluster.forwarding import (
     FORWARDED_BY,
+    LOOK_PATIENCE_S,
     PATIENCE_S,
     ROLE_PATIENCE_S,
     Forwarder,
@@ -150,6 +151,10 @@ async def test_without_a_controller_a_request_waits_only_so_long(autojump_clock)
     began_s = trio.current_time()
     assert await world.forwarder.forward(request_of()) is None
     assert trio.current_time() - began_s == pytest.approx(PATIENCE_S)
+    began_s = trio.current_time()
+    look = request_of(ApiKey.LIST_PARTITION_REASSIGNMENTS, 0)
+    assert await world.forwarder.forward(look) is None
+    assert trio.current_time() - began_s == pytest.approx(LOOK_PATIENCE_S)
     (grown,) = await world.routed.create_partitions([NewPartitions("t", 3)])
     assert isinstance(grown.error, NotController)
 

@@ -17,6 +17,7 @@ from trioq.controller.topics import CreatedTopic
 from trioq.errors import InvalidReplicationFactor, RequestTimedOut, TopicAlreadyExists
 from trioq.metastore.image import ClusterImage, TopicImage
 from trioq.metastore.layout import BrokerRegistration, PartitionState
+from trioq.metastore.session import Session, SessionState
 from trioq.server.handlers.describe_cluster import handle_describe_cluster
 from trioq.server.handlers.describe_configs import handle_describe_configs
 from trioq.server.handlers.describe_producers import handle_describe_producers
@@ -119,7 +120,7 @@ class Admin:
 
 
 def context(image: ClusterImage, config: BrokerConfig = CONFIG) -> Any:
-    ctx = SimpleNamespace(image=image, config=config, kept_metadata=KeptAnswers(1 << 20))
+    ctx = SimpleNamespace(image=image, config=config, kept_metadata=KeptAnswers(1 << 20), gate=None)
     ctx.topic_admin = Admin(ctx)
     return ctx
 
@@ -363,6 +364,16 @@ def test_another_live_broker_stands_in_for_a_dead_controller() -> None:
     for brokers, expected in (((1, 3), 1), ((), -1)):
         ctx = context(image_of(brokers=brokers))
         answer = handle_describe_cluster(ctx, Asked(message, 0), message)  # type: ignore[arg-type]
+        assert answer.controller_id == expected
+
+
+def test_a_broker_that_does_not_reach_the_metastore_knows_of_no_controller() -> None:
+    message = DescribeClusterRequest()
+    ctx = context(image_of(A))
+    ctx.gate, ctx.metastore = object(), SimpleNamespace(session=Session())
+    for state, expected in ((SessionState.CONNECTED, 2), (SessionState.SUSPENDED, -1)):
+        ctx.metastore.session.move(state)
+        answer = handle_describe_cluster(ctx, Asked(message, 1, "OUTSIDE"), message)  # type: ignore[arg-type]
         assert answer.controller_id == expected
 
 

@@ -21,6 +21,11 @@ Command = TypeVar("Command", bound=Callable[..., object])
 
 _UNITS: Final = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 _LEAST_RATE: Final = 1024
+_NO_CONTROLLER: Final = (
+    "trioq: no broker is the controller at present, and what is shown is what one knew last. "
+    "Records flow on; leaders, topics and replicas in sync change again once brokers "
+    "reach a majority of the ZooKeeper servers: see that these run"
+)
 
 
 def _rate(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> int | None:
@@ -66,6 +71,8 @@ def describe(ctx: click.Context, all_partitions: bool, as_json: bool) -> None:
     from trioq.cli.running import ask  # noqa: PLC0415
 
     view = ask(target(ctx), look_at)
+    if view.controller is None:
+        click.echo(_NO_CONTROLLER, err=True)
     if as_json:
         print_json(to_json(view))
         return

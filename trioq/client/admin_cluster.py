@@ -9,8 +9,12 @@ from typing import Final
 
 from trioq.client.admin_call import AdminCalls, check
 from trioq.client.cluster_state import NO_NODE, Node
-from trioq.errors import UnknownTopicOrPartition
+from trioq.errors import UnknownTopicOrPartition, UnsupportedByBroker
 from trioq.types import TopicPartition
+from trioq.wire.messages.describe_cluster import (
+    DescribeClusterRequest,
+    DescribeClusterResponse,
+)
 from trioq.wire.messages.describe_configs import (
     DescribeConfigsRequest,
     DescribeConfigsRequestResource,
@@ -92,13 +96,27 @@ class ClusterAdmin(AdminCalls):
     """The part of Admin for brokers and configuration."""
 
     async def describe_cluster(self) -> ClusterDescription:
-        """The cluster as of now."""
+        """The cluster as of now.
+
+        `controller_id` is None where a broker says that it knows of none that acts: metadata name
+        another broker as a place for requests then, so an older broker is believed them.
+        """
         metadata = self._cluster.metadata
         await self._repeat(metadata.refreshed, "describing the cluster", None)
         state = metadata.state
+        controller_id = state.controller_id
+        try:
+            told = await self._on_any(
+                DescribeClusterRequest(), DescribeClusterResponse, "describing the cluster", None
+            )
+        except UnsupportedByBroker:
+            pass
+        else:
+            check(told.error_code, "describing the cluster", told.error_message)
+            controller_id = told.controller_id
         return ClusterDescription(
             cluster_id=state.cluster_id,
-            controller_id=None if state.controller_id == NO_NODE else state.controller_id,
+            controller_id=None if controller_id == NO_NODE else controller_id,
             brokers=tuple(state.nodes[node_id] for node_id in sorted(state.nodes)),
         )
 

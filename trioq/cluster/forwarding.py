@@ -33,7 +33,7 @@ from trioq.errors import (
     UnknownServerError,
 )
 from trioq.types import ZERO_TOPIC_ID
-from trioq.wire.api_keys import APIS
+from trioq.wire.api_keys import APIS, ApiKey
 from trioq.wire.header import response_body_position
 from trioq.wire.messages.create_topics import (
     CreateTopicsRequest,
@@ -61,6 +61,9 @@ FORWARDED_BY: Final = "trioq-forwarded-by-"
 PATIENCE_S: Final = 20.0
 """How long a request waits for a controller that answers: less than clients wait."""
 
+LOOK_PATIENCE_S: Final = 2.0
+"""How long one does that changes nothing: this broker's image is nearly as good an answer."""
+
 ROLE_PATIENCE_S: Final = 2.0
 """How long a request that was passed on waits for the controller's role to come here."""
 
@@ -70,7 +73,10 @@ _CREATE_TOPICS_VERSION: Final = 7
 _FIXED: Final = struct.Struct(">hhih")
 T = TypeVar("T")
 
-_NOBODY = NotController("No controller answers at present; try again.")
+_NOBODY = NotController(
+    "No controller answers at present: try again, and see in the brokers' logs whether they reach "
+    "ZooKeeper."
+)
 
 
 class ControllerRole(Protocol):
@@ -95,7 +101,8 @@ class Forwarder:
     async def forward(self, request: Request) -> bytes | None:
         """The body of the controller's answer, or None: this broker is to answer itself.
 
-        None also where no controller answered within PATIENCE_S: this broker then says so.
+        None also where no controller answered within PATIENCE_S, or LOOK_PATIENCE_S: this broker
+        then says so, or what it knows.
         Cancelled: the request may be carried out all the same.
         """
         if self._role.admin is not None:
@@ -105,7 +112,8 @@ class Forwarder:
             return None
         frame = forwarded_frame(request, self._broker_id)
         answer: bytes | None = None
-        with trio.move_on_after(PATIENCE_S):
+        is_look = request.api_key == ApiKey.LIST_PARTITION_REASSIGNMENTS
+        with trio.move_on_after(LOOK_PATIENCE_S if is_look else PATIENCE_S):
             answer = await self._ask(
                 lambda controller_id: self._peers.forward(
                     controller_id, frame, timeout_s=PATIENCE_S

@@ -1,7 +1,9 @@
 """DescribeCluster (key 60), versions 0-1 (KIP-700).
 
 Behaviour: the live brokers with the addresses of the client's own listener, a broker to
-send administrative requests to as the controller, the cluster id.
+send administrative requests to as the controller, the cluster id. A broker of a cluster that does
+not reach the metastore shows who was there last, and -1 as the controller: it knows of none that
+can act.
 
 Version notes: 1 endpoint_type (KIP-919): 1 brokers; 2 controllers, which have no listener
 of their own here and are refused with MISMATCHED_ENDPOINT_TYPE.
@@ -12,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trioq.errors import KafkaError, MismatchedEndpointType, UnsupportedEndpointType
+from trioq.metastore.session import SessionState
 from trioq.server.handlers.cluster_view import (
     cluster_operations,
     endpoints,
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 
 BROKERS = 1
 CONTROLLERS = 2
+NO_CONTROLLER = -1
 
 
 def handle_describe_cluster(
@@ -42,9 +46,12 @@ def handle_describe_cluster(
             error_code=error.code, error_message=str(error), endpoint_type=message.endpoint_type
         )
     image, listener_name = ctx.image, request.connection.listener_name
+    is_cut_off = ctx.gate is not None and (
+        ctx.metastore.session.state is not SessionState.CONNECTED
+    )
     return DescribeClusterResponse(
         cluster_id=image.cluster_id,
-        controller_id=reachable_controller(image, listener_name),
+        controller_id=NO_CONTROLLER if is_cut_off else reachable_controller(image, listener_name),
         brokers=[
             DescribeClusterResponseBroker(
                 broker_id=endpoint.broker_id,
