@@ -1,9 +1,9 @@
 """`python -m tests.cluster --minutes 60`: faults by chance, over and over, on one cluster.
 
-Each run is a new topic under load, one fault, and the verdict on the history; `--pairs` strikes
-with two at a time. Prints a line a run, and in the end how many passed of each. A run that failed
-leaves its history and the brokers' logs in the directory, and the next one has a new cluster. The
-exit status is 1 when one failed.
+Each run is a new topic under load of one of several shapes, one fault of the suite's or of those
+beside them, and the verdict on the history; `--pairs` strikes with two at a time. Prints a line a
+run, and in the end how many passed of each. A run that failed leaves its history and the brokers'
+logs in the directory, and the next one has a new cluster. The exit status is 1 when one failed.
 """
 
 from __future__ import annotations
@@ -20,18 +20,22 @@ from collections import Counter
 from pathlib import Path
 
 from tests.cluster import network
+from tests.cluster.change_faults import CHANGE_FAULTS
 from tests.cluster.faults import FAULTS, Fault
 from tests.cluster.harness import Cluster, standard
-from tests.cluster.scene import under_load
+from tests.cluster.loop_faults import LOOP_FAULTS
+from tests.cluster.scene import SHAPES, Shape, under_load
+
+ALL = FAULTS | CHANGE_FAULTS | LOOP_FAULTS
 
 
-def one_run(cluster: Cluster, faults: list[Fault], seed: int, directory: Path) -> str:
+def one_run(cluster: Cluster, faults: list[Fault], shape: Shape, seed: int, directory: Path) -> str:
     """What went wrong; empty if nothing did."""
     topic = f"run-{seed}"
     try:
         cluster.mend()
         errors = frozenset[str]().union(*(one.errors for one in faults))
-        with under_load(cluster, topic, directory, seed=seed, errors=errors) as scene:
+        with under_load(cluster, topic, directory, seed=seed, errors=errors, shape=shape) as scene:
             for fault in faults:
                 fault.strike(scene)
     except Exception:
@@ -42,15 +46,16 @@ def one_run(cluster: Cluster, faults: list[Fault], seed: int, directory: Path) -
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n", maxsplit=1)[0])
     parser.add_argument("--minutes", type=float, default=30)
-    parser.add_argument("--faults", help=f"some of {', '.join(FAULTS)}")
+    parser.add_argument("--faults", help=f"some of {', '.join(ALL)}")
     parser.add_argument("--pairs", action="store_true", help="two faults in each run")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 20))
     parser.add_argument("--zookeepers", type=int, choices=(1, 3), default=3)
     parser.add_argument("--directory", type=Path, help="where what failed is kept")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))  # nothing is left behind
-    names = arguments.faults.split(",") if arguments.faults else list(FAULTS)
-    chosen = [FAULTS[name] for name in names]
+    for number in (signal.SIGTERM, signal.SIGINT):  # a shell's background jobs ignore SIGINT
+        signal.signal(number, signal.default_int_handler)  # nothing is left behind
+    names = arguments.faults.split(",") if arguments.faults else list(ALL)
+    chosen = [ALL[name] for name in names]
     if reason := network.missing():
         print(reason)
         chosen = [one for one in chosen if not one.cuts_network]
@@ -93,10 +98,14 @@ class Loop:
                     faults = self._next()
                     names = "+".join(one.name for one in faults)
                     began_s = time.monotonic()
-                    problem = one_run(cluster, faults, self._seed, own)
+                    shape = SHAPES[self._seed % len(SHAPES)]
+                    problem = one_run(cluster, faults, shape, self._seed, own)
                     took_s = time.monotonic() - began_s
                     verdict = "FAILED" if problem else "passed"
-                    print(f"{self._seed} {names} {verdict} in {took_s:.1f} s", flush=True)
+                    print(
+                        f"{self._seed} {names} ({shape.name}) {verdict} in {took_s:.1f} s",
+                        flush=True,
+                    )
                     (self.failed if problem else self.passed)[names] += 1
                     self._seed += 1
                     if problem:

@@ -45,12 +45,20 @@ Strike = Callable[[Scene], None]
 FAULTS: dict[str, Fault] = {}
 
 
-def fault(*errors: str, network: bool = False) -> Callable[[Strike], Strike]:
-    def add(strike: Strike) -> Strike:
-        FAULTS[strike.__name__] = Fault(strike, network, frozenset(errors))
-        return strike
+def collector(faults: dict[str, Fault]) -> Callable[..., Callable[[Strike], Strike]]:
+    """A decorator `fault(*errors, network=False)` that puts a fault among these, by its name."""
 
-    return add
+    def fault(*errors: str, network: bool = False) -> Callable[[Strike], Strike]:
+        def add(strike: Strike) -> Strike:
+            faults[strike.__name__] = Fault(strike, network, frozenset(errors))
+            return strike
+
+        return add
+
+    return fault
+
+
+fault = collector(FAULTS)
 
 
 # ---- brokers that die

@@ -55,6 +55,10 @@ SETTINGS = {
     "controlled.shutdown.max.wait.ms": "5000",
     "group.initial.rebalance.delay.ms": "0",
     "group.min.session.timeout.ms": "500",
+    "group.consumer.min.heartbeat.interval.ms": "50",
+    "group.consumer.heartbeat.interval.ms": "500",
+    "group.consumer.min.session.timeout.ms": "500",
+    "group.consumer.session.timeout.ms": "6000",
     "log.segment.delete.delay.ms": "0",
 }
 """Settings with which a failure is seen in seconds."""

@@ -64,7 +64,8 @@ class Recorder:
         brokers: bootstrap servers.
         partitions: of the topic, which exists.
         producers: each a thread; `messages_per_s` is the bound of each.
-        readers: consumers of assigned partitions; `members`: consumers in a group.
+        readers: consumers of assigned partitions; `members`: consumers in a group;
+            `modern_members`: in one of the protocol of KIP-848.
         abandon_each: of how many messages, about, a producer is abandoned after one.
         padding: bytes that each message has besides its number.
         producer_settings, consumer_settings: added to the clients' own.
@@ -81,6 +82,7 @@ class Recorder:
         producers: int = 3,
         readers: int = 2,
         members: int = 1,
+        modern_members: int = 0,
         messages_per_s: int = 300,
         abandon_each: int = 3000,
         padding: int = 20,
@@ -98,6 +100,7 @@ class Recorder:
         """By consumer: how many messages."""
         self._readers = [f"c{number}" for number in range(readers)]
         self._readers += [f"m{number}" for number in range(members)]
+        self._readers += [f"n{number}" for number in range(modern_members)]
         self.values = itertools.count()
         self.messages_per_s = messages_per_s
         self.abandon_each = abandon_each
@@ -121,7 +124,11 @@ class Recorder:
             self._thread(
                 kind(self, f"{letter}{number}", Random(random.random())).run, self._stop_reading
             )
-            for kind, letter, count in ((_AssignedReader, "c", readers), (_Member, "m", members))
+            for kind, letter, count in (
+                (_AssignedReader, "c", readers),
+                (_Member, "m", members),
+                (_ModernMember, "n", modern_members),
+            )
             for number in range(count)
         ]
 
@@ -401,6 +408,9 @@ class _AssignedReader(_Reader):
 class _Member(_Reader):
     """A member of the group; leaves now and then and comes back."""
 
+    def settings(self) -> Settings:
+        return {"session.timeout.ms": 6000, "heartbeat.interval.ms": 500}
+
     def run(self, stop: threading.Event) -> None:
         while not stop.is_set():
             consumer = self.recorder.new_consumer(
@@ -408,8 +418,7 @@ class _Member(_Reader):
                     "enable.auto.commit": True,
                     "auto.commit.interval.ms": 200,
                     "auto.offset.reset": "earliest",
-                    "session.timeout.ms": 6000,
-                    "heartbeat.interval.ms": 500,
+                    **self.settings(),
                 }
             )
             consumer.subscribe(
@@ -429,6 +438,13 @@ class _Member(_Reader):
 
     def _revoked(self, _consumer: object, _places: list[TopicPartition]) -> None:
         self.history.add("assign", self.process, partitions=[])
+
+
+class _ModernMember(_Member):
+    """A member of a group whose plan the coordinator makes (KIP-848)."""
+
+    def settings(self) -> Settings:
+        return {"group.protocol": "consumer", "group.id": f"{self.recorder.topic}-modern"}
 
 
 class _LastReader(_Reader):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import Any, NamedTuple
 
 from tests.cluster.checker import Report
 from tests.cluster.harness import POLL_S, Cluster
@@ -25,6 +26,26 @@ OTHERS = {"strays_kept_offline"}
 """What a broker complains of for topics that other tests deleted while it was down."""
 
 DAY_MS = 86_400_000
+
+
+class Shape(NamedTuple):
+    """What load there is on what topic: configuration, and arguments of the Recorder."""
+
+    name: str
+    config: Mapping[str, str] = {}
+    recorder: Mapping[str, Any] = {}
+
+
+SHAPES = (
+    Shape("plain"),
+    Shape("short segments", {"segment_bytes": "16384", "index_interval_bytes": "512"}),
+    Shape(
+        "synced",
+        {"flush_policy": "commit", "segment_bytes": "262144"},
+        {"padding": 400, "producer_settings": {"compression.type": "lz4", "linger.ms": 20}},
+    ),
+    Shape("two protocols", {"compression_type": "zstd"}, {"modern_members": 2, "members": 2}),
+)
 
 
 @dataclass
@@ -89,16 +110,21 @@ def under_load(
     *,
     seed: int = 0,
     errors: Collection[str] = (),
+    shape: Shape | None = None,
 ) -> Iterator[Scene]:
     """A scene on a new topic; at the end of the block all is mended, and the history is judged.
 
     `errors` are the events that brokers may log as errors meanwhile. Raises Anomalies,
     NoProgressError, and AssertionError when replicas differ in the end.
     """
-    cluster.create(topic, PARTITIONS, message_timestamp_after_max_ms=str(2 * DAY_MS))
+    shape = shape or Shape("plain")
+    config = {"message_timestamp_after_max_ms": str(2 * DAY_MS), **shape.config}
+    cluster.create(topic, PARTITIONS, **config)
     history = History(directory / f"{topic}.history")
     before = cluster.problems()
-    with Recorder(cluster.bootstrap, topic, PARTITIONS, history=history, seed=seed) as recorder:
+    with Recorder(
+        cluster.bootstrap, topic, PARTITIONS, history=history, seed=seed, **shape.recorder
+    ) as recorder:
         scene = Scene(cluster, topic, recorder, Random(seed))
         scene.goes_on()
         yield scene

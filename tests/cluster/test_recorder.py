@@ -21,7 +21,12 @@ pytestmark = pytest.mark.e2e
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[BrokerProcess]:
     broker = BrokerProcess(
-        tmp_path / "broker", settings={"group.initial.rebalance.delay.ms": "0"}
+        tmp_path / "broker",
+        settings={
+            "group.initial.rebalance.delay.ms": "0",
+            "group.consumer.min.heartbeat.interval.ms": "50",
+            "group.consumer.heartbeat.interval.ms": "200",
+        },
     ).start()
     admin = confluent_kafka.admin.AdminClient({"bootstrap.servers": broker.address})
     admin.create_topics([confluent_kafka.admin.NewTopic("t", 3, 1)])["t"].result()
@@ -31,7 +36,9 @@ def broker(tmp_path: Path) -> Iterator[BrokerProcess]:
 
 def test_a_history_through_kills_is_sound(broker: BrokerProcess, tmp_path: Path) -> None:
     path = tmp_path / "history.jsonl"
-    with Recorder(broker.address, "t", 3, history=History(path), abandon_each=200) as recorder:
+    with Recorder(
+        broker.address, "t", 3, history=History(path), abandon_each=200, modern_members=1
+    ) as recorder:
         for _ in range(2):
             recorder.await_acks(100)
             recorder.history.note("kill -9")
@@ -48,7 +55,7 @@ def test_a_history_through_kills_is_sound(broker: BrokerProcess, tmp_path: Path)
     assert events == recorder.history.events
     kinds = {event["f"] for event in events}
     assert kinds == {"send", "sent", "assign", "poll", "end", "drained", "note"}
-    assert {event["process"] for event in events} > {None, "p0", "c0", "m0", "last"}
+    assert {event["process"] for event in events} > {None, "p0", "c0", "m0", "n0", "last"}
 
     broker.terminate()
     ends = {TopicPartition("t", number): end for number, end in recorder.ends().items()}

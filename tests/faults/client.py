@@ -47,6 +47,7 @@ VERSIONS = {
     ApiKey.METADATA: 9,
     ApiKey.CREATE_TOPICS: 5,
     ApiKey.DELETE_TOPICS: 6,
+    ApiKey.ELECT_LEADERS: 2,
     ApiKey.DELETE_RECORDS: 2,
     ApiKey.API_VERSIONS: 3,
     ApiKey.FIND_COORDINATOR: 4,

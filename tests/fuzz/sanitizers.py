@@ -29,10 +29,6 @@ _TESTS = (
         f"tests/unit/test_record_{part}.py"
         for part in ("fetched", "fetched_reference", "producing")
     ),
-    *(
-        f"tests/unit/test_record_{part}.py"
-        for part in ("fetched", "fetched_reference", "producing")
-    ),
     "tests/unit/test_storage_replica.py",
     "tests/unit/test_wire_hot.py",
     *(f"tests/unit/test_net_{part}.py" for part in ("egress", "socket_buffers")),
