@@ -19,6 +19,7 @@ from tests.sim.group_world import FaultyStore, TrioClock
 from tests.unit.storage_support import NOW_MS, TOPIC_ID, batch, open_dirs
 from trioq.config import BrokerConfig, TopicConfig
 from trioq.controller.election_state import ElectionRules, LiveBroker, review
+from trioq.errors import ReplicaNotAvailable
 from trioq.metastore import feed, layout, store
 from trioq.metastore.bootstrap import ensure_cluster
 from trioq.metastore.feed import ImageFollower
@@ -55,7 +56,15 @@ class World:
         partition.append_as_leader(memoryview(data), header, acks=1, now_ms=NOW_MS)
         self.end_pass()
 
-    def fetch(self, replica: int, number: int = 0, *, end: int | None = None, epoch: int = 0):
+    def fetch(
+        self,
+        replica: int,
+        number: int = 0,
+        *,
+        end: int | None = None,
+        epoch: int = 0,
+        log_start_offset: int = 0,
+    ):
         partition = self.partition(number)
         offset = partition.log.written_end_offset if end is None else end
         found = partition.read_as_replica(
@@ -67,6 +76,7 @@ class World:
             current_leader_epoch=-1,
             last_fetched_epoch=-1,
             now_s=trio.current_time(),
+            log_start_offset=log_start_offset,
         )
         if found.region is not None:
             found.region.file.release()
@@ -201,7 +211,9 @@ def test_rule_9_who_was_electable_is_not_any_more_when_fewer_suffice() -> None:
     in_virtual_time(story)
 
 
-def test_rule_9_who_states_less_than_is_committed_is_not_elected_for_what_it_held() -> None:
+def test_rule_9_who_lacks_what_it_held_is_not_elected_for_it_and_is_told_when_to_begin_again() -> (
+    None
+):
     async def story() -> None:
         async with world() as w:
             w.append()
@@ -209,21 +221,35 @@ def test_rule_9_who_states_less_than_is_committed_is_not_elected_for_what_it_hel
             w.fetch(3)
             assert w.partition().log.high_watermark == 1
             w.append()
+            w.fetch(2)
+            with pytest.raises(ReplicaNotAvailable):
+                w.fetch(3, end=0, log_start_offset=1)  # its files are damaged
+            await trio.sleep(1)
+            state = await w.stored()
+            assert (state.isr, state.elr) == ((1, 2), ())
+            assert w.partition().log.high_watermark == 2
+            assert w.fetch(3, end=0, log_start_offset=1).region is not None
             await trio.sleep(LAG_S + 2)
-            assert (await w.stored()).elr_epochs == (20, 30)
-            w.fetch(3, end=0)  # its files are damaged
+            assert (await w.stored()).isr == (1, 2)
+            w.fetch(3)
+            await trio.sleep(REJOIN_S + 1)
+            assert (await w.stored()).isr == (1, 2, 3)
+            w.append()
+            await trio.sleep(LAG_S + 2)
+            state = await w.stored()
+            assert (state.isr, state.elr_epochs) == ((1,), (20, 30))
+            with pytest.raises(ReplicaNotAvailable):
+                w.fetch(3, end=0, log_start_offset=1)
             await trio.sleep(1)
             state = await w.stored()
             assert (state.isr, state.elr, state.elr_epochs) == ((1,), (2, 3), (20, 28))
+            w.fetch(3, end=0, log_start_offset=1)
             rules = ElectionRules(min_insync=2)
             for is_clean in (True, False):
                 for epoch in (30, 31):
                     live = {3: LiveBroker(epoch, is_clean)}
                     assert review(state, live, rules).leader == -1
             assert review(state, {2: LiveBroker(20, True)}, rules).leader == 2
-            w.fetch(3)
-            await trio.sleep(0.2)
-            assert (await w.stored()).isr == (1, 3)
 
     in_virtual_time(story)
 

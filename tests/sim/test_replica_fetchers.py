@@ -341,7 +341,7 @@ def test_rule_9_an_electable_replica_that_is_damaged_keeps_what_it_has_until_it_
         world.tell()
         world.produce(b"more")
         leader = world.brokers[1].partition()
-        await world.until(lambda: leader.isr is not None and leader.isr.harmed(6) == {2})
+        await world.until(lambda: leader.isr is not None and leader.isr.harmed() == {2})
         await trio.sleep(5)
         assert follower.fetchers.counters.restarts == 0
         assert leader.log.high_watermark == 6

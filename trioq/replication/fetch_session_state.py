@@ -29,6 +29,12 @@ class Position(NamedTuple):
     last_fetched_epoch: int
     """The leader epoch of its last batch; -1 for none."""
     log_start_offset: int
+    """Where its log begins. Beyond `fetch_offset`: its files are damaged, it holds nothing."""
+
+    @property
+    def is_harmed(self) -> bool:
+        """It states that it holds nothing of what it held."""
+        return self.log_start_offset > self.fetch_offset
 
 
 class SessionPlan(NamedTuple):

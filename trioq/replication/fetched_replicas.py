@@ -105,8 +105,8 @@ class FetchedReplicas:
         self._paused: dict[PartitionKey, float] = {}
         self._offline: list[PartitionKey] = []
         self._damaged: dict[PartitionKey, int] = {}
-        """Own files do not hold what they should: to be copied anew, from where the leader's log
-        begins; -1 until it is known that this has to wait."""
+        """Own files do not hold what they should: to be copied anew, once the leader knows it,
+        from where its log begins; -1 until that is known."""
         self._reported: dict[PartitionKey, int] = {}
         self._is_reachable = True
         self._broker_epoch = -1
@@ -133,7 +133,7 @@ class FetchedReplicas:
             self._wake.set()
             self._interrupt()
         if key in self._damaged:
-            self._look_up.append(key)  # by what is known now it may begin again
+            self._state.pause(key, trio.current_time())  # it may be counted on no longer
             self._wake.set()
 
     def leader_changed(self) -> None:

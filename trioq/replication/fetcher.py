@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Final, cast
 import trio
 
 from trioq import logs
-from trioq.errors import CorruptMessage, KafkaError, KafkaStorageError, PeerUnreachable
+from trioq.errors import (
+    CorruptMessage,
+    KafkaError,
+    KafkaStorageError,
+    OffsetOutOfRange,
+    PeerUnreachable,
+)
 from trioq.replication.fetch_requests import (
     EPOCH_VERSION,
     FETCH_VERSION,
@@ -231,8 +237,8 @@ class ReplicaFetcher(FetchedReplicas):
         if partition.term != self._terms.get(key):
             self._state.moved(key)
             return 0
-        if answer.error_code == NO_ERROR and key in self._damaged:
-            self._look_up.append(key)  # the leader knows of the damage now
+        if stated.is_harmed and answer.error_code in {NO_ERROR, OffsetOutOfRange.code}:
+            self._begin_again(key, partition)
             return 0
         diverging = answer.diverging_epoch
         is_diverging = diverging is not None and diverging.end_offset >= 0
@@ -342,8 +348,9 @@ class ReplicaFetcher(FetchedReplicas):
             if start is None or end is None:
                 pass
             elif key in self._damaged:
-                is_moved = partition.begin_again(term=term, leader_start=start)
                 self._damaged[key] = start
+                self._state.moved(key)
+                return
             else:
                 is_moved = partition.come_into_range(term=term, leader_start=start, leader_end=end)
         except KafkaStorageError as error:
@@ -354,5 +361,19 @@ class ReplicaFetcher(FetchedReplicas):
             return
         if is_moved:
             self.counters.restarts += 1
-            self._damaged.pop(key, None)
         self._moved_elsewhere(key, partition, moved=is_moved)
+
+    def _begin_again(self, key: PartitionKey, partition: Partition) -> None:
+        """The leader has been told that this replica is damaged, and does not count on it."""
+        start = self._damaged.get(key, -1)
+        try:
+            is_begun = start >= 0 and partition.begin_again(
+                term=self._terms[key], leader_start=start
+            )
+        except KafkaError as error:
+            self._failed(key, error)
+            return
+        if is_begun:
+            self.counters.restarts += 1
+            del self._damaged[key]
+        self._moved_elsewhere(key, partition, moved=is_begun)

@@ -60,12 +60,13 @@ class FollowerSide(Replica):
         )
 
     def harmed_position(self, leader_start: int) -> Position | None:
-        """What is stated of a log that is damaged but may not begin again, as others count on it:
-        less than all that is committed. So the leader counts on it no longer.
+        """What is stated of a log that is damaged: that it holds nothing. It begins again when the
+        leader, whose log begins at `leader_start`, has been told so and counts on it no longer.
         """
         if not self.is_follower:
             return None
-        return Position(self.leader_epoch, max(0, leader_start - 1), -1, self.log.log_start_offset)
+        offset = max(0, leader_start - 1)
+        return Position(self.leader_epoch, offset, -1, offset + 1)
 
     # ---- what the leader answered -------------------------------------------------------
 
@@ -177,7 +178,9 @@ class FollowerSide(Replica):
     def begin_again(self, *, term: int, leader_start: int) -> bool:
         """This log's files are damaged: drop them, and copy all from the leader again.
 
-        As `come_into_range`, not while it may be elected.
+        To be called when the leader was told (`harmed_position`), and knows that nobody counts on
+        this replica, as it might not be known here. As `come_into_range`, not while it may be
+        elected.
         """
         self._check_term(term)
         return self._begin_again(leader_start)

@@ -232,7 +232,7 @@ class IsrKeeper:
             for replica, epoch in isr.joiners(partition.log.high_watermark, now_s).items()
             if registered.get(replica) == epoch
         }
-        harmed = isr.harmed(partition.log.high_watermark)
+        harmed = isr.harmed()
         if not (leaving or joining or harmed or must_write):
             return None
         after = changed_isr(

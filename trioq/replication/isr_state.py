@@ -17,6 +17,9 @@ REJOIN_S = 5.0
 """So long a replica stays out that another than the leader took out of the ISR, and that runs on in
 the same broker epoch: it is about to stop."""
 
+NEVER = -10
+"""A broker epoch that no other continues."""
+
 LAG_BY_MESSAGES_S = 5.0
 """So long on end a replica must be behind by too many messages before it counts as out of sync."""
 
@@ -32,6 +35,7 @@ class Follower:
         "counted_epoch",
         "end_offset",
         "fetched_s",
+        "is_harmed",
         "leader_end_offset",
         "log_start_offset",
         "over_since_s",
@@ -50,6 +54,8 @@ class Follower:
         """The leader's end at its last fetch."""
         self.log_start_offset = -1
         """Where its log begins, as it said last; -1 if it did not."""
+        self.is_harmed = False
+        """It holds nothing of what it held, as it said last."""
         self.over_since_s: float | None = None
         self.barred_epoch = -1
         """The broker epoch in which it was taken out of the ISR, and may not join before a time."""
@@ -212,9 +218,13 @@ class IsrState:
         follower.end_offset = end_offset
         return moved and follower.counted_epoch == broker_epoch
 
-    def record_start(self, replica_id: int, log_start_offset: int) -> None:
-        """A follower stated, with the fetch just recorded, where its log begins."""
-        self._followers[replica_id].log_start_offset = log_start_offset
+    def record_start(self, replica_id: int, log_start_offset: int, *, is_harmed: bool) -> None:
+        """A follower stated, with the fetch just recorded, where its log begins, and whether it
+        lacks what it held.
+        """
+        follower = self._followers[replica_id]
+        follower.log_start_offset = log_start_offset
+        follower.is_harmed = is_harmed
 
     def start_reached(self, offset: int) -> bool:
         """Whether the log of every follower that counts begins at `offset` or above."""
@@ -266,17 +276,26 @@ class IsrState:
 
     # ---- who should join or leave ----
 
-    def harmed(self, high_watermark: int) -> set[int]:
-        """The electable replicas that lack something of what is committed, as they state: their
-        files turned out to be damaged. Nobody else can: while any is electable nothing more is
-        committed.
+    def counts_on(self, replica_id: int, broker_epoch: int) -> bool:
+        """Whether a replica is in the ISR, or may be once a proposal is decided, or is electable
+        beside it as one that holds everything: then it must not drop what it holds.
         """
+        state = self.state
+        if (
+            replica_id in self.committed
+            or replica_id in self._sent_epochs
+            or replica_id in self._open_epochs
+        ):
+            return True
+        electable = dict(zip(state.elr, state.elr_epochs, strict=True))
+        return electable.get(replica_id, NEVER) >= broker_epoch - 1
+
+    def harmed(self) -> set[int]:
+        """The replicas that say that they lack what they held, and are counted on."""
         return {
             replica
-            for replica, epoch in zip(self.state.elr, self.state.elr_epochs, strict=True)
-            if (follower := self._followers.get(replica)) is not None
-            and epoch <= follower.broker_epoch <= epoch + 1
-            and 0 <= follower.end_offset < high_watermark
+            for replica, follower in self._followers.items()
+            if follower.is_harmed and self.counts_on(replica, follower.broker_epoch)
         }
 
     def may_join(self, replica_id: int, high_watermark: int, now_s: float) -> bool:
@@ -288,6 +307,7 @@ class IsrState:
             replica_id not in self.committed
             and replica_id in self.state.replicas
             and follower.broker_epoch >= 0
+            and not follower.is_harmed
             and not self._has_failed(replica_id, follower.broker_epoch)
             and follower.end_offset >= max(high_watermark, self.start_offset)
             and (follower.broker_epoch != follower.barred_epoch or now_s >= follower.barred_until_s)
@@ -365,19 +385,18 @@ def changed_isr(
 
     `joining` are replicas with their broker epochs. Who leaves when fewer than `min_insync`
     remain stays electable, and so does who was, until they are enough again (rule 9, KIP-966):
-    while they are too few the high watermark rests, so these hold all that is committed. Those of
-    them that are `harmed` do not: they stay known, but under a broker epoch of which their present
-    one is no continuation. Of those that join it is forgotten that their logs had failed.
+    while they are too few the high watermark rests, so these hold all that is committed. Those
+    that are `harmed` do not, and leave: they stay known, but under a broker epoch of which their
+    present one is no continuation. Of those that join it is forgotten that their logs had failed.
     """
     epochs = dict(zip(state.isr, state.broker_epochs, strict=True))
-    elr = {
-        replica: epoch - 2 if replica in harmed else epoch
-        for replica, epoch in zip(state.elr, state.elr_epochs, strict=True)
-    }
-    for replica in leaving:
+    elr = dict(zip(state.elr, state.elr_epochs, strict=True))
+    for replica in {*leaving, *harmed}:
         epoch = epochs.pop(replica, None)
         if epoch is not None:
             elr[replica] = epoch
+    for replica in elr.keys() & set(harmed):
+        elr[replica] -= 2
     for replica, epoch in joining.items():
         epochs[replica] = epoch
         elr.pop(replica, None)

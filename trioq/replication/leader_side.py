@@ -113,12 +113,15 @@ class LeaderSide(ProducingSide):
             replica_id, broker_epoch: who fetches, and the epoch of its registration.
             last_fetched_epoch: of the batch below `fetch_offset` in its log; -1 if there is none.
             now_s: the broker's monotonic clock.
-            log_start_offset: where its log begins; -1 if it does not say.
+            log_start_offset: where its log begins; -1 if it does not say, and beyond
+                `fetch_offset` if it holds nothing of what it held.
 
         Raises:
             NotLeaderOrFollower, FencedLeaderEpoch, UnknownLeaderEpoch, OffsetOutOfRange,
             KafkaStorageError, CorruptMessage.
-            ReplicaNotAvailable: it is not a replica of this partition, as far as is known here.
+            ReplicaNotAvailable: it is not a replica of this partition, as far as is known here; or
+                it lacks what it held, and others count on it: as soon as they do not any more, it
+                may begin again, which is what any other answer to such a fetch says.
             StaleBrokerEpoch: it has registered again since.
         """
         self.check_epoch(current_leader_epoch)
@@ -139,15 +142,19 @@ class LeaderSide(ProducingSide):
                 end_offset,
                 diverging,
             )
-        if fetch_offset > log.log_end_offset:
+        if not 0 <= fetch_offset <= log.log_end_offset:
             raise _out_of_range(fetch_offset, log)
-        # Also of one that is below the log's start: then it is known to lack what is committed.
+        # Also of one that is below the log's start, so that it is known to lack what it held.
+        is_harmed = fetch_offset < max(log_start_offset, log.log_start_offset)
         moved = isr.record_fetch(
             replica_id, broker_epoch, fetch_offset, leader_end_offset=end_offset, now_s=now_s
         )
-        isr.record_start(replica_id, log_start_offset)
-        if fetch_offset < log.log_start_offset:
-            raise _out_of_range(fetch_offset, log)
+        isr.record_start(replica_id, -1 if is_harmed else log_start_offset, is_harmed=is_harmed)
+        if is_harmed:
+            if isr.counts_on(replica_id, broker_epoch):
+                raise ReplicaNotAvailable("others count on what it held; it must not begin again")
+            if fetch_offset < log.log_start_offset:
+                raise _out_of_range(fetch_offset, log)
         if moved:
             self._advance_high_watermark()
         if (

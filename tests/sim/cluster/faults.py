@@ -37,6 +37,10 @@ class Faults:
         world = self._world
         world.note("healing")
         world.is_healed = True
+        world.metastore.set_config(min_insync_replicas="2")
+        for broker in world.brokers.values():
+            if broker.process is not None:
+                broker.process.fetching.slow_until_ms = 0.0
         world.cut.clear()
         world.cut_off.clear()
         for broker in world.brokers.values():
@@ -95,6 +99,31 @@ class Faults:
         self._world.crash(number, power=True)
         self._world.wipe(number)
         self._until_start(number)
+
+    def _damage(self) -> None:
+        """A follower's files are found damaged, unless another has lost some of it too."""
+        number = self._broker()
+        process = self._world.brokers[number].process
+        if process is None or not process.partition.is_follower:
+            return
+        ledger, batches = self._world.ledger, list(process.log.batches)
+        if all(ledger.may_lose(number, batch, synced=True) for batch in batches):
+            self._world.note(f"the files of {number} are damaged")
+            ledger.lose(number, batches)
+            process.log.is_damaged = True
+
+    def _slow(self) -> None:
+        """A follower falls behind, and catches up."""
+        process = self._world.brokers[self._broker()].process
+        if process is not None:
+            self._world.note(f"{process.broker_id} fetches slowly")
+            process.fetching.slow_until_ms = self._world.now_ms + self._random.uniform(100, 1500)
+
+    def _min_insync(self) -> None:
+        """The topic's min.insync.replicas is altered while it is written to."""
+        least = self._random.choice(["2", "3"])
+        self._world.note(f"min.insync.replicas becomes {least}")
+        self._world.metastore.set_config(min_insync_replicas=least)
 
     def _outage(self) -> None:
         """All at once, or nearly."""

@@ -6,7 +6,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from trioq.errors import KafkaError, KafkaStorageError, NotLeaderOrFollower
+from trioq.errors import KafkaError, KafkaStorageError, NotLeaderOrFollower, OffsetOutOfRange
 from trioq.replication.fetch_session_state import Position
 from trioq.replication.fetcher_state import Verdict, judge
 
@@ -25,6 +25,8 @@ class Fetching:
         self._world = process.world
         self._number = 0
         self._term = -1
+        self.slow_until_ms = 0.0
+        """Until then it fetches seldom: its disk, or its link, is busy with something else."""
 
     def follow(self) -> None:
         """The role may have changed: fetch from the leader of now."""
@@ -48,7 +50,7 @@ class Fetching:
             return
         self._number += 1
         number, term, leader = self._number, partition.term, partition.leader_id
-        at = partition.position()
+        at = partition.harmed_position(0) if process.log.is_damaged else partition.position()
         if at is None:
             # What is not synced must not be stated, and is not asked for again (rule 2).
             self._again(2)
@@ -60,6 +62,7 @@ class Fetching:
             "max_bytes": BATCHES,
             "current_leader_epoch": at.leader_epoch,
             "last_fetched_epoch": at.last_fetched_epoch,
+            "log_start_offset": at.log_start_offset,
         }
 
         def asked(other: Process) -> None:
@@ -83,7 +86,15 @@ class Fetching:
 
     def _answered(self, term: int, stated: Position, answer: dict[str, Any]) -> None:
         partition, log = self._process.partition, self._process.log
+        if stated.is_harmed:
+            if answer["error_code"] in {0, OffsetOutOfRange.code}:
+                with suppress(NotLeaderOrFollower, KafkaStorageError):
+                    partition.begin_again(term=term, leader_start=0)
+            self._again(20)
+            return
         pause_ms = 0.0
+        if self._world.now_ms < self.slow_until_ms:
+            pause_ms = self._world.settings.lag_ms * self._world.random.uniform(0.5, 1.5)
         match judge(answer["error_code"], is_diverging=answer.get("diverging") is not None):
             case Verdict.TRUNCATE:
                 epoch, end_offset = answer["diverging"]
@@ -97,7 +108,7 @@ class Fetching:
                         high_watermark=answer["high_watermark"],
                         log_start_offset=answer["log_start_offset"],
                     )
-                if not answer["batches"]:
+                if not answer["batches"] and not pause_ms:
                     pause_ms = self._world.random.uniform(8, 30)
             case Verdict.LOOK_UP:
                 self._look_up(term)

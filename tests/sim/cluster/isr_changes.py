@@ -44,10 +44,18 @@ class IsrChanges:
             max_lag_messages=0,
         )
         leaving |= isr.failed()
-        if not (joining or leaving or isr.is_undecided):
+        harmed = isr.harmed()
+        must_write = isr.is_undecided or isr.keeps_others_electable
+        if not (joining or leaving or harmed or must_write):
             return
         before = isr.state
-        after = changed_isr(before, joining=joining, leaving=leaving, min_insync=2)
+        after = changed_isr(
+            before,
+            joining=joining,
+            leaving=leaving,
+            min_insync=partition.config.min_insync_replicas,
+            harmed=harmed,
+        )
         partition.propose_isr(dict(zip(after.isr, after.broker_epochs, strict=True)))
         self._write(before, after)
 

@@ -127,6 +127,12 @@ class Metastore:
         self._move()
         return self.state
 
+    def set_config(self, **changes: str) -> None:
+        """The topic's configuration is altered, as an administrator asked."""
+        self._config = {**self._config, **{key.replace("_", "."): changes[key] for key in changes}}
+        self._topic = TopicImage(TOPIC, TOPIC_ID, (self.state,), self._config, 0)
+        self._move()
+
     def may_set(self, before: PartitionState) -> bool:
         return before.partition_epoch == self.state.partition_epoch
 

@@ -65,6 +65,8 @@ class ModelLog(LogTail):
         self.disk = disk
         self.config = config
         self.failed = False
+        self.is_damaged = False
+        """Its files do not hold what they should: to be copied anew."""
         self.log_start_offset = 0
         self.batches = disk.batches
         self._bases = [batch.base_offset for batch in self.batches]
@@ -206,6 +208,7 @@ class ModelLog(LogTail):
     def restart_at(self, offset: int) -> None:
         assert offset == 0, "nothing is ever deleted"
         self.truncate_to(0)
+        self.is_damaged = False
 
     def checkpoint(self) -> None:
         """Keep the high watermark for the next start."""

@@ -204,6 +204,11 @@ def _always_clean() -> Patch:
     return patch.object(Process, "stops_cleanly", True)
 
 
+def _begins_again_at_once() -> Patch:
+    """Rules 9, 11: a damaged replica begins again without asking whether others count on it."""
+    return patch.object(IsrState, "counts_on", lambda _self, _replica, _epoch: False)
+
+
 def _unclean() -> Patch:
     """Any replica that is alive may lead."""
     review = review_state.review
@@ -244,6 +249,7 @@ MUTATIONS: dict[str, Callable[[], Patch]] = {
         _any_version,
         _end_at_once,
         _always_clean,
+        _begins_again_at_once,
         _unclean,
     )
 }
@@ -261,6 +267,7 @@ FAVOURED: dict[str, dict[str, Any]] = {
     "positions_stay": {**_CONTENDED, "fault_each_ms": 40, "write_each_ms": 5},
     "stale_answers": _CONTENDED,
     "no_elr": {**_DISKS, "faults": ("power", "kill")},
+    "begins_again_at_once": {"faults": ("damage", "kill"), "fault_each_ms": 60},
     "always_clean": {**_DISKS, "faults": ("power", "clean")},
     "unsynced_counts": {
         "faults": ("outage",),

@@ -33,8 +33,8 @@ def broker_config(number: int) -> BrokerConfig:
 
 
 @lru_cache
-def topic_config(flush_policy: str) -> TopicConfig:
-    overrides = {"min.insync.replicas": "2", "flush.policy": flush_policy}
+def topic_config(flush_policy: str, min_insync: str) -> TopicConfig:
+    overrides = {"min.insync.replicas": min_insync, "flush.policy": flush_policy}
     return TopicConfig.of(broker_config(0), overrides)
 
 
@@ -65,7 +65,7 @@ class Process:
         self.broker_epoch = -1
         self.image = ClusterImage()
         self.config = broker_config(self.broker_id)
-        topic = topic_config(world.settings.flush_policy)
+        topic = topic_config(world.settings.flush_policy, "2")
         self.log = ModelLog(broker.disk, topic, self.clock, self._request_sync)
         log: Any = self.log
         self.partition = Partition(TopicPartition(TOPIC, 0), TOPIC_ID, log, topic, self.config)
@@ -160,7 +160,12 @@ class Process:
     def see(self, image: ClusterImage) -> None:
         """An image has come."""
         self.image = image
-        self._apply(image.topics_by_id[TOPIC_ID].partitions[0])
+        topic = image.topics_by_id[TOPIC_ID]
+        self.partition.apply_config(
+            topic_config(self.world.settings.flush_policy, topic.config["min.insync.replicas"]),
+            self.config,
+        )
+        self._apply(topic.partitions[0])
         self.fetching.follow()
         self.controlling.look()
 
