@@ -17,8 +17,10 @@ fates = st.lists(st.sampled_from(["done", "unavailable", "lost", "late", "applie
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.lists(fates, min_size=2, max_size=3), st.integers(1, 2 * BLOCK_LENGTH))
-def test_safety_4_no_id_is_given_twice_whatever_becomes_of_the_writes(histories, count):
+@given(st.lists(fates, min_size=2, max_size=3), st.integers(1, 2 * BLOCK_LENGTH), st.booleans())
+def test_safety_4_no_id_is_given_twice_whatever_becomes_of_the_writes(
+    histories, count, with_reserve
+):
     """A block of unknown outcome is thrown away: it may be another broker's by now."""
 
     async def live() -> None:
@@ -28,11 +30,15 @@ def test_safety_4_no_id_is_given_twice_whatever_becomes_of_the_writes(histories,
 
         async def take(metastore: FaultyStore) -> None:
             ids = ProducerIds(metastore)
-            for _ in range(count):
-                try:
-                    given_out.append(await ids.next_producer_id())
-                except store.MetastoreUnavailable:
-                    await trio.sleep(0.01)
+            async with trio.open_nursery() as broker_nursery:
+                if with_reserve:
+                    broker_nursery.start_soon(ids.keep_reserve)
+                for _ in range(count):
+                    try:
+                        given_out.append(await ids.next_producer_id())
+                    except store.MetastoreUnavailable:
+                        await trio.sleep(0.01)
+                broker_nursery.cancel_scope.cancel()
 
         async with trio.open_nursery() as nursery:
             for history in histories:
@@ -58,5 +64,29 @@ def test_a_store_that_does_not_answer_is_not_waited_for_for_ever():
             await ids.next_producer_id()
         metastore.delay_s = 0
         assert await ids.next_producer_id() > first + BLOCK_LENGTH
+
+    trio.run(live, clock=MockClock(autojump_threshold=0))
+
+
+def test_producers_can_begin_while_the_store_does_not_answer():
+    async def live() -> None:
+        metastore = FaultyStore()
+        await ensure_cluster(metastore, slots=1)
+        ids = ProducerIds(metastore, patience_s=5)
+        async with trio.open_nursery() as broker_nursery:
+            metastore.fates.append("unavailable")
+            broker_nursery.start_soon(ids.keep_reserve)
+            await trio.sleep(10)
+            metastore.delay_s = 60
+            first = await ids.next_producer_id()
+            rest = [await ids.next_producer_id() for _ in range(BLOCK_LENGTH - 1)]
+            assert rest == list(range(first + 1, first + BLOCK_LENGTH))
+            with pytest.raises(store.MetastoreUnavailable):
+                await ids.next_producer_id()
+            metastore.delay_s = 0
+            await trio.sleep(120)
+            metastore.delay_s = 60
+            assert await ids.next_producer_id() >= first + BLOCK_LENGTH
+            broker_nursery.cancel_scope.cancel()
 
     trio.run(live, clock=MockClock(autojump_threshold=0))

@@ -277,7 +277,7 @@ def test_a_dry_run_of_a_drain_tells_what_would_move(cluster):
 
 
 def test_an_offline_partition_waits_for_all_that_could_lead(cluster):
-    cluster.replicas[3], cluster.eligible[3] = [4, 5], [5]
+    cluster.replicas[3], cluster.eligible[3] = [4, 5], [4, 5]
     shown = rows(run(cluster, "describe"))
     assert shown[-1][-1] == "offline: waits for 4 or 5"
 

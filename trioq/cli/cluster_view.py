@@ -83,7 +83,7 @@ class PartitionView(NamedTuple):
     def problem(self) -> str:
         """What is the matter with it; empty if all is well."""
         if self.is_offline:
-            could_lead = (*self.in_sync, *self.eligible)
+            could_lead = dict.fromkeys((*self.in_sync, *self.eligible))
             waits = " or ".join(
                 f"{one} (log failed)" if one in self.failed else str(one)
                 for one in could_lead

@@ -126,6 +126,7 @@ class Member:
         """
         async with trio.open_nursery() as isr_nursery:
             await isr_nursery.start(self.isr_keeper.run)
+            isr_nursery.start_soon(self._context.producer_ids.keep_reserve)
             task_status.started()
             with self._fetching:
                 await self.membership.wait_other_than(None)

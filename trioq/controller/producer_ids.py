@@ -2,7 +2,8 @@
 
 Every broker takes blocks of its own, by compare-and-set of the first id that is free. Whose a
 block is never changes, so its ids are given out also while the metastore is out of reach, and
-past the session's lease.
+past the session's lease. A broker of a cluster keeps one in reserve, so that producers can begin
+meanwhile as well.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from typing import Final
 
 import trio
 
+from trioq.errors import MetastoreError
 from trioq.metastore import layout, store
 
 BLOCK_LENGTH: Final = 1_000
 
 _PATIENCE_S: Final = 5.0
+_PAUSE_S: Final = 1.0
 
 
 class ProducerIds:
@@ -30,6 +33,8 @@ class ProducerIds:
         self._patience_s = patience_s
         self._next_id = 0
         self._block_end = 0
+        self._reserve: tuple[int, int] | None = None
+        self._reserve_used = trio.Event()
         self._floor = 0
         self._lock = trio.Lock()
 
@@ -48,7 +53,7 @@ class ProducerIds:
             async with self._lock:
                 self._next_id = max(self._next_id, self._floor)
                 while self._next_id >= self._block_end:
-                    await self._take_block()
+                    await self._next_block()
                 producer_id = self._next_id
                 self._next_id += 1
                 return producer_id
@@ -56,7 +61,31 @@ class ProducerIds:
             f"no block of producer ids could be had within {self._patience_s:g} s"
         )
 
-    async def _take_block(self) -> None:
+    async def keep_reserve(self) -> None:
+        """Have another block at hand, from now on until cancelled."""
+        while True:
+            while self._reserve is None:
+                try:
+                    self._reserve = await self._take_block()
+                except MetastoreError:
+                    await trio.sleep(_PAUSE_S)
+            self._reserve_used = trio.Event()
+            await self._reserve_used.wait()
+
+    async def _next_block(self) -> None:
+        """Go on with the reserve, or with a new block where none is kept or it is used up."""
+        block = self._reserve
+        if block is None:
+            block = await self._take_block()
+        else:
+            self._reserve = None
+            self._reserve_used.set()
+        if block is not None:
+            start, self._block_end = block
+            self._next_id = max(start, self._floor)
+
+    async def _take_block(self) -> tuple[int, int] | None:
+        """Start and end of a block that is this broker's now; None: try again."""
         node = await self._metastore.get(layout.PRODUCER_IDS)
         known = layout.decode_node(layout.PRODUCER_IDS, node.value, layout.NextProducerIds.of)
         start = max(known.next_id, self._floor)
@@ -64,5 +93,5 @@ class ProducerIds:
         try:
             await self._metastore.set(layout.PRODUCER_IDS, after.encode(), node.version)
         except (store.VersionConflict, store.OutcomeUnknown):
-            return
-        self._next_id, self._block_end = start, start + BLOCK_LENGTH
+            return None
+        return start, start + BLOCK_LENGTH
