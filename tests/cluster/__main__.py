@@ -36,7 +36,9 @@ def one_run(cluster: Cluster, faults: list[Fault], shape: Shape, seed: int, dire
         cluster.mend()
         errors = frozenset[str]().union(*(one.errors for one in faults))
         with under_load(cluster, topic, directory, seed=seed, errors=errors, shape=shape) as scene:
-            for fault in faults:
+            for number, fault in enumerate(faults):
+                if number:
+                    scene.ready_for_more()
                 fault.strike(scene)
     except Exception:
         return traceback.format_exc()
@@ -47,7 +49,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n", maxsplit=1)[0])
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--faults", help=f"some of {', '.join(ALL)}")
-    parser.add_argument("--pairs", action="store_true", help="two faults in each run")
+    parser.add_argument(
+        "--pairs", action="store_true", help="two faults in each run, one after the other"
+    )
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 20))
     parser.add_argument("--zookeepers", type=int, choices=(1, 3), default=3)
     parser.add_argument("--directory", type=Path, help="where what failed is kept")

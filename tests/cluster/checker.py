@@ -13,6 +13,7 @@
     skipped poll          a record that is known lies between two that were read after one another
     end went back         a consumer was told an end below one it knew of, or below what it had read
     refused position      a consumer was told that nothing is where it reads
+    commit went back      a member was told an older position than one whose commit was acknowledged
 
 `python -m tests.cluster.checker FILE ...` judges files, and exits with 1 if something is found.
 """
@@ -121,6 +122,7 @@ def check(events: Iterable[Event], *, idempotent: bool = True) -> Report:
         _torn(facts),
         _polls(events, facts),
         _ends(events),
+        _commits(events),
     ]
     if idempotent:
         checks += [_duplicates(facts), _reordered(facts)]
@@ -130,6 +132,8 @@ def check(events: Iterable[Event], *, idempotent: bool = True) -> Report:
         acknowledged=sum(send.outcome == "ok" for send in facts.sends.values()),
         read=sum(map(len, facts.read.values())),
         drained=len(facts.final),
+        commits=sum(event["f"] == "commit" for event in events),
+        positions=sum(event["f"] == "committed" for event in events),
     )
     return Report(anomalies, counts)
 
@@ -314,6 +318,26 @@ def _ends(events: list[Event]) -> Iterator[Anomaly]:
         elif event["f"] == "refused":
             text = f"{process} was told: {event['error']}"
             yield Anomaly("refused position", event["partition"], text)
+
+
+def _commits(events: list[Event]) -> Iterator[Anomaly]:
+    """commit went back. Only what was acknowledged before a member began to ask is owed to it."""
+    acknowledged: Counter[tuple[str, int]] = Counter()
+    owed: dict[str, Counter[tuple[str, int]]] = {}
+    for event in events:
+        process = event["process"]
+        match event["f"]:
+            case "commit":
+                place = event["group"], event["partition"]
+                acknowledged[place] = max(acknowledged[place], event["offset"])
+            case "asks_committed":
+                owed[process] = acknowledged.copy()
+            case "committed":
+                place = event["group"], event["partition"]
+                before = owed[process].get(place)
+                if before is not None and event["offset"] < before:
+                    text = f"{process} was told {event['offset']}, acknowledged was {before}"
+                    yield Anomaly("commit went back", event["partition"], text)
 
 
 def main(paths: list[str]) -> int:

@@ -315,6 +315,7 @@ def slow_follower(scene: Scene) -> None:
 def zookeeper_loses_its_leader(scene: Scene) -> None:
     """Brokers go to another server with their sessions; nobody is missed."""
     servers = scene.cluster.zookeepers
+    scene.cluster.until_whole(scene.topic, PARTITIONS)
     before = scene.cluster.partition(scene.topic)
     leading = [one for one in servers if one.leads] if len(servers) > 1 else servers
     scene.note("ZooKeeper's leader dies")
@@ -413,6 +414,7 @@ def disk_fails_on_a_replica(scene: Scene) -> None:
 def clock_jumps(scene: Scene) -> None:
     """An hour ahead, an hour back, a day ahead, on one broker: no session, no record cares."""
     bent = next(broker for broker in scene.cluster.brokers.values() if broker.bent)
+    scene.cluster.until_whole(scene.topic, PARTITIONS)
     before = scene.cluster.partition(scene.topic)
     for hours in (1, -1, 24, -24, 0):
         scene.note(f"the clock of {bent.number} is {hours} h ahead")

@@ -10,6 +10,9 @@ A history is a list of events, one JSON object a line in a file, each with "f", 
     poll     records                      [[partition, offset, value], ...] as they were returned
     end      partition, offset            the consumer was told where the partition ends
     refused  partition, error             the consumer was told that its position does not exist
+    commit   group, partition, offset     a member's commit was acknowledged
+    asks_committed  group                 a member asks for committed positions
+    committed  group, partition, offset   it is told; an offset below 0 is none
     drained  partitions                   what this process read since its last assign is all that
                                           these partitions hold, from their start, after healing
     note     text                         a fault, for who reads the history; process is null

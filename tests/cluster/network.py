@@ -169,6 +169,11 @@ class Network:
             where = ["dev", "eth0", "parent", "1:", "prio", "1", "protocol", "ip"]
             _run(*at, "filter", "add", *where, *match)
 
+    @property
+    def is_whole(self) -> bool:
+        """Everything passes, at full speed."""
+        return not self._cut and not self._slow
+
     def heal(self, *hosts: Host) -> None:
         """Everything passes again: of these hosts, of all if none are named."""
         numbers = {one.number for one in hosts or self._hosts}

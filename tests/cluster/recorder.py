@@ -411,10 +411,16 @@ class _Member(_Reader):
     def settings(self) -> Settings:
         return {"session.timeout.ms": 6000, "heartbeat.interval.ms": 500}
 
+    @property
+    def group(self) -> str:
+        return f"{self.recorder.topic}-readers"
+
     def run(self, stop: threading.Event) -> None:
         while not stop.is_set():
             consumer = self.recorder.new_consumer(
                 **{
+                    "group.id": self.group,
+                    "on_commit": self._committed,
                     "enable.auto.commit": True,
                     "auto.commit.interval.ms": 200,
                     "auto.offset.reset": "earliest",
@@ -431,10 +437,32 @@ class _Member(_Reader):
                 with suppress(KafkaException):
                     consumer.close()
 
-    def _assigned(self, _consumer: object, places: list[TopicPartition]) -> None:
+    def _committed(self, error: KafkaError | None, places: list[TopicPartition]) -> None:
+        for place in places:
+            if error is None and place.error is None and place.offset >= 0:
+                self.history.add(
+                    "commit",
+                    self.process,
+                    group=self.group,
+                    partition=place.partition,
+                    offset=place.offset,
+                )
+
+    def _assigned(self, consumer: confluent_kafka.Consumer, places: list[TopicPartition]) -> None:
         self.history.add(
             "assign", self.process, partitions=[[one.partition, None] for one in places]
         )
+        self.history.add("asks_committed", self.process, group=self.group)
+        with suppress(KafkaException):
+            for place in consumer.committed(places, timeout=ASK_S):
+                if place.error is None:
+                    self.history.add(
+                        "committed",
+                        self.process,
+                        group=self.group,
+                        partition=place.partition,
+                        offset=place.offset,
+                    )
 
     def _revoked(self, _consumer: object, _places: list[TopicPartition]) -> None:
         self.history.add("assign", self.process, partitions=[])
@@ -444,7 +472,11 @@ class _ModernMember(_Member):
     """A member of a group whose plan the coordinator makes (KIP-848)."""
 
     def settings(self) -> Settings:
-        return {"group.protocol": "consumer", "group.id": f"{self.recorder.topic}-modern"}
+        return {"group.protocol": "consumer"}
+
+    @property
+    def group(self) -> str:
+        return f"{self.recorder.topic}-modern"
 
 
 class _LastReader(_Reader):

@@ -65,6 +65,21 @@ class Scene:
         """Wait until every partition takes and acknowledges new records."""
         self.recorder.await_acks(40, by_s)
 
+    def ready_for_more(self) -> None:
+        """So many brokers are there again that another fault leaves enough of them: as soon as
+        records are taken, not when all replicas are in sync.
+        """
+        cluster = self.cluster
+        is_whole = (
+            len(cluster.up()) == len(cluster.brokers)
+            and all(server.running for server in cluster.zookeepers)
+            and (cluster.network is None or cluster.network.is_whole)
+        )
+        if not is_whole:
+            self.note("mended, for another")
+            cluster.mend()
+        self.goes_on()
+
     def leader(self) -> int:
         return self.cluster.leader(self.topic)
 

@@ -323,6 +323,25 @@ def test_a_position_that_is_refused(told: Told) -> None:
     assert told.kinds() == {"refused position"}
 
 
+@pytest.mark.parametrize(
+    ("group", "position", "kinds"),
+    [
+        ("g", 7, set()),
+        ("g", 8, set()),
+        ("g", 5, {"commit went back"}),
+        ("g", -1001, {"commit went back"}),
+        ("other", -1001, set()),
+    ],
+)
+def test_a_commit_that_goes_back(told: Told, group: str, position: int, kinds: set[str]) -> None:
+    told.add("commit", "m0", group="g", partition=0, offset=5)
+    told.add("commit", "m0", group="g", partition=0, offset=7)
+    told.add("asks_committed", "m1", group=group)
+    told.add("commit", "m0", group="g", partition=0, offset=8)  # it need not know of that one
+    told.add("committed", "m1", group=group, partition=0, offset=position)
+    assert told.kinds() == kinds
+
+
 def test_ends_are_each_readers_own(told: Told) -> None:
     told.end(5)
     told.end(4, process="c1")

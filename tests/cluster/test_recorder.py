@@ -54,7 +54,10 @@ def test_a_history_through_kills_is_sound(broker: BrokerProcess, tmp_path: Path)
     events = read_history(path)
     assert events == recorder.history.events
     kinds = {event["f"] for event in events}
-    assert kinds == {"send", "sent", "assign", "poll", "end", "drained", "note"}
+    assert kinds == {
+        *("send", "sent", "assign", "poll", "end", "drained", "note"),
+        *("commit", "asks_committed", "committed"),
+    }
     assert {event["process"] for event in events} > {None, "p0", "c0", "m0", "n0", "last"}
 
     broker.terminate()
