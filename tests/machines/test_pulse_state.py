@@ -7,6 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trioq.cluster.pulse_state import (
+    BEATS_PER_SESSION,
+    BRIEF_GAP_SHARE,
     EXIT_SHARE,
     GAP_SHARE,
     GIVE_UP_SHARE,
@@ -35,6 +37,27 @@ def test_safety_12_every_gap_of_a_third_of_a_session_shuts_until_it_is_opened(st
             known = data.draw(st.integers(known, gaps), "of them known")
             assert state.open(known) == (known == gaps)
             assert state.is_shut == (gaps > known)
+
+
+@given(st.lists(STEPS, max_size=30), st.data())
+def test_safety_12_after_every_brief_gap_the_image_counts_as_old_until_it_is_caught_up(steps, data):
+    state, now_s = GapState(SESSION_S, -100.0), 0.0
+    state.begin(now_s)
+    gaps = known = 0
+    for step_s in steps:
+        before_s, now_s = now_s, now_s + step_s
+        gaps += now_s - before_s > BRIEF_GAP_SHARE * SESSION_S
+        state.look(now_s)
+        assert state.all_gaps == gaps >= state.gaps
+        assert state.is_behind == (gaps > known)
+        if data.draw(st.booleans(), "caught up"):
+            known = data.draw(st.integers(known, gaps), "of them before it")
+            state.caught_up(known)
+            assert state.is_behind == (gaps > known)
+
+
+def test_a_loop_without_work_looks_often_enough_to_have_no_gap():
+    assert 1 / BEATS_PER_SESSION <= BRIEF_GAP_SHARE / 2 < GAP_SHARE
 
 
 @given(st.lists(st.floats(0.0, INTERVAL_S), max_size=100))

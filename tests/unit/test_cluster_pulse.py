@@ -136,6 +136,64 @@ async def test_safety_12_the_reactor_serves_nothing_while_the_gate_is_shut():
         nursery.cancel_scope.cancel()
 
 
+async def test_safety_12_after_a_brief_gap_groups_wait_until_the_image_is_that_of_now(
+    autojump_clock,
+):
+    """Also past the time after which the gate opens, where the metastore is out of reach."""
+    store, clock = Store(), ManualClock()
+    async with trio.open_nursery() as nursery:
+        pulse = pulse_of(store, clock)
+        await nursery.start(pulse.run)
+        assert not pulse.is_behind(clock.monotonic_s())
+        clock.advance(SESSION_S / 6)
+        assert pulse.is_behind(clock.monotonic_s())
+        assert not pulse.is_shut(clock.monotonic_s())
+        with captured() as lines:
+            await trio.sleep(SESSION_S)
+        assert lines == [], "nothing else waits, so nobody has to know"
+        assert pulse.is_behind(clock.monotonic_s())
+        store.answers.set()
+        await trio.testing.wait_all_tasks_blocked()
+        assert not pulse.is_behind(clock.monotonic_s())
+        assert pulse.gaps == 0
+        nursery.cancel_scope.cancel()
+
+
+class GateThatShuts:
+    """Open when it is first asked, and then shut until the test opens it."""
+
+    def __init__(self) -> None:
+        self.answers = [False]
+        self.is_open = trio.Event()
+
+    def is_shut(self, now_s: float) -> bool:
+        assert now_s >= 0
+        return self.answers.pop() if self.answers else not self.is_open.is_set()
+
+    async def opened(self) -> None:
+        await self.is_open.wait()
+
+
+async def test_safety_12_what_poll_tells_of_after_a_gap_is_not_served_either():
+    """The process may have been stopped while it was in there."""
+    gate = GateThatShuts()
+    gate.is_open.set()
+    async with serving(gate=gate) as harness:
+        client = await harness.connect()
+        assert await client.call(ECHO, b"before") == b"before"
+        await trio.testing.wait_all_tasks_blocked()
+        gate.is_open = trio.Event()
+        gate.answers = [False]
+        await client.send(request_bytes(ECHO, b"after", correlation_id=2))
+        with trio.fail_after(30):
+            while gate.answers:
+                await trio.sleep(0.001)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert harness.reactor.counters.requests == 1
+        gate.is_open.set()
+        assert await client.response() == (2, b"after")
+
+
 async def test_safety_13_a_loop_that_hangs_gives_up_its_session_and_then_its_process():
     """The thread is real, and so is the loop that does not move: this very function."""
     store = Store(session_timeout_s=0.12)

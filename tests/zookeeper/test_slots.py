@@ -11,11 +11,12 @@ import trio
 from tests.sim.group_world import commit, fetched, join_alone, start_join
 from tests.zookeeper.server import one_server
 from trioq.clock import SystemClock
+from trioq.cluster.pulse import Pulse
 from trioq.config import BrokerConfig
 from trioq.controller.producer_ids import BLOCK_LENGTH, ProducerIds
 from trioq.controller.slot_plan import plan_slots, slot_writes
 from trioq.coordinator.service import GroupService
-from trioq.errors import NotCoordinator
+from trioq.errors import CoordinatorLoadInProgress, NotCoordinator
 from trioq.metastore import feed, layout, store
 from trioq.metastore.bootstrap import ensure_cluster, register_broker
 from trioq.metastore.feed import ImageFollower
@@ -34,13 +35,26 @@ def hosts(tmp_path):
         yield server.address
 
 
+class SteppedClock(SystemClock):
+    """The machine's clocks; the monotonic one can be made to jump, as after SIGSTOP."""
+
+    __slots__ = ("ahead_s",)
+
+    def __init__(self) -> None:
+        self.ahead_s = 0.0
+
+    def monotonic_s(self) -> float:
+        return super().monotonic_s() + self.ahead_s
+
+
 class Broker:
     """What of a broker coordinates groups."""
 
     def __init__(self, broker_id: int, metastore: ZooKeeperMetastore) -> None:
         self.broker_id, self.broker_epoch = broker_id, -1
         self.metastore = metastore
-        clock = SystemClock()
+        self.clock = clock = SteppedClock()
+        self.following = trio.CancelScope()
         self.deadlines = Deadlines(clock)
         self.follower = ImageFollower(metastore, on_swap=self._follow)
         keys = {"node.id": str(broker_id), "group.initial.rebalance.delay.ms": "0"}
@@ -65,13 +79,14 @@ class Broker:
 
     async def keep_following(self) -> None:
         """As the broker's supervisor does: again after a lost session."""
-        while True:
-            try:
-                await self.follower.run()
-            except* store.SessionLost:
-                session = self.metastore.session
-                if session.state is SessionState.LOST:
-                    await session.changed_from(SessionState.LOST)
+        with self.following:
+            while True:
+                try:
+                    await self.follower.run()
+                except* store.SessionLost:
+                    session = self.metastore.session
+                    if session.state is SessionState.LOST:
+                        await session.changed_from(SessionState.LOST)
 
     async def register(self) -> None:
         made = await register_broker(
@@ -170,6 +185,41 @@ async def test_safety_7_commits_of_a_deposed_coordinator_are_refused_by_the_fenc
         assert isinstance(await commit(one.groups, "g", {0: 2}), NotCoordinator)
         assert fetched(two.groups, "g") == {0: 5}
         assert len(one.slots) == 7, "the one slot knows now"
+
+
+@pytest.mark.parametrize("answers", [True, False])
+async def test_safety_12_a_slot_that_was_moved_while_its_leader_stood_still_is_not_answered_for(
+    hosts, answers
+):
+    """Its session and its lease live on, and what it holds in memory is another's by now."""
+    async with broker(1, hosts) as one, trio.open_nursery() as nursery:
+        pulse = Pulse(one.metastore, one.follower, one.clock)
+        one.service.slots.use_pulse(pulse.is_behind)
+        await nursery.start(pulse.run)
+        await control(one)
+        await one.until(lambda it: len(it.slots) == 8)
+        assert await commit(one.groups, "g", {0: 1}) is None
+        assert fetched(one.groups, "g") == {0: 1}
+        async with broker(2, hosts) as two:
+            one.following.cancel()  # it stands still
+            await control(two, one, leaving=frozenset({1}))
+            await two.until(lambda it: len(it.slots) == 8)
+            assert await commit(two.groups, "g", {0: 9}) is None
+            one.clock.ahead_s += 1.0  # less than a third of the session, but more than a twelfth
+            if not answers:
+                one.metastore.sync = trio.sleep_forever
+            now = one.groups.fetch_offsets("g", None, -1, None, require_stable=False)
+            assert isinstance(now, CoordinatorLoadInProgress)
+            assert isinstance(await commit(one.groups, "g", {0: 2}), CoordinatorLoadInProgress)
+            assert isinstance(one.groups.list_groups(), CoordinatorLoadInProgress)
+            assert one.groups.heartbeat("g", 1, "m", None) is None, "as while it loads"
+            assert not pulse.is_shut(one.clock.monotonic_s()), "all else is served"
+            if answers:
+                await one.until(lambda it: not it.slots)
+                later = one.groups.fetch_offsets("g", None, -1, None, require_stable=False)
+                assert isinstance(later, NotCoordinator)
+            assert fetched(two.groups, "g") == {0: 9}
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_lost_session_demotes_all_slots_and_a_new_registration_leads_again(hosts):

@@ -87,6 +87,7 @@ class Member:
         context.controller = self.controller
         context.forward = forwarder.forward
         context.gate = self.pulse
+        groups.slots.use_pulse(self.pulse.is_behind)
         context.metrics.register("controller", self.controller.counters)
         context.metrics.register("isr", self.isr_keeper.counters)
         context.metrics.register("fetchers", self.fetchers.counters)

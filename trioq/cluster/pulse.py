@@ -3,7 +3,8 @@
 A broker that was stopped or starved does not know what happened meanwhile: others may have been
 elected in its place. So after a gap of more than a third of a session the reactor serves nothing
 until the metastore answered and the image is that of now, or the metastore is known to be out of
-reach (SAFETY rule 12). A thread watches the loop itself: one that does not move loses its session,
+reach (SAFETY rule 12). Groups wait after briefer gaps too, and until the image is that of now. A
+thread watches the loop itself: one that does not move loses its session,
 so that others take over, and in the end its process (rule 13).
 """
 
@@ -51,7 +52,7 @@ class Pulse:
         self._exit_process = exit_process
         self._session_s = metastore.session_timeout_s
         self._gap = GapState(self._session_s, clock.monotonic_s())
-        self._shut = trio.Event()
+        self._stood_still = trio.Event()
         self._opened = trio.Event()
         self._is_over = threading.Event()
 
@@ -59,14 +60,21 @@ class Pulse:
 
     def is_shut(self, now_s: float) -> bool:
         """Whether nothing may be served at `now_s`; called on the loop's thread only."""
+        gaps_before = self._gap.all_gaps
         gap_s = self._gap.look(now_s)
+        if self._gap.all_gaps != gaps_before:
+            self._stood_still.set()
         if gap_s:
             _log.warning(
                 "the loop stood still; nothing is served until the metastore answers",
                 stood_still_s=round(gap_s, 1),
             )
-            self._shut.set()
         return self._gap.is_shut
+
+    def is_behind(self, now_s: float) -> bool:
+        """Whether the image may be older than a gap of the loop: ask before acting for a slot."""
+        self.is_shut(now_s)
+        return self._gap.is_behind
 
     @property
     def gaps(self) -> int:
@@ -103,15 +111,19 @@ class Pulse:
 
     async def _open_after_gaps(self) -> None:
         while True:
-            await self._shut.wait()
-            self._shut = trio.Event()
-            gaps = self._gap.gaps
+            await self._stood_still.wait()
+            self._stood_still = trio.Event()
+            gaps, all_gaps, was_shut = self._gap.gaps, self._gap.all_gaps, self._gap.is_shut
             with trio.move_on_after(self._gap.limit_s) as patience:
                 await self._catch_up()
             self.is_shut(self._clock.monotonic_s())  # or has it stood still again meanwhile?
+            if not patience.cancelled_caught:
+                self._gap.caught_up(all_gaps)
+            if self._gap.is_behind:
+                self._stood_still.set()
             if not self._gap.open(gaps):
                 continue
-            if patience.cancelled_caught:
+            if patience.cancelled_caught and was_shut:
                 _log.warning("the metastore is out of reach; serving what is led here all the same")
             self._opened.set()
             self._opened = trio.Event()

@@ -8,30 +8,48 @@ from typing import Final
 GAP_SHARE: Final = 1 / 3
 """Of a session: the loop may stand still for so long and serve on at once (SAFETY rule 12)."""
 
+BRIEF_GAP_SHARE: Final = 1 / 12
+"""Of a session: after a longer gap groups are coordinated only once the image is that of now. A
+coordination slot is moved from a living broker without waiting for its lease, as when slots are
+evened out, so what it holds in memory may be another's since."""
+
 GIVE_UP_SHARE: Final = 2 / 3
 """Of a session: a loop that has not moved for so long loses the session (rule 13)."""
 
 EXIT_SHARE: Final = 2.0
 """Of a session: a loop that has not moved for so long will not move again."""
 
-BEATS_PER_SESSION: Final = 12
+BEATS_PER_SESSION: Final = 24
 
 
 class GapState:
     """Shut from the first look after a gap until it is opened.
 
-    Everybody who is about to act for this broker looks first; the loop also looks every twelfth
-    of a session, so two looks are further apart only if nothing ran in between.
+    Everybody who is about to act for this broker looks first; the loop also looks 24 times in a
+    session, so two looks are further apart only if nothing ran in between. After brief gaps it is
+    not shut, but `is_behind`: what the image says may be old.
     """
 
-    __slots__ = ("gaps", "is_shut", "last_look_s", "limit_s")
+    __slots__ = (
+        "all_gaps",
+        "brief_limit_s",
+        "gaps",
+        "is_behind",
+        "is_shut",
+        "last_look_s",
+        "limit_s",
+    )
 
     def __init__(self, session_timeout_s: float, now_s: float) -> None:
         self.limit_s = GAP_SHARE * session_timeout_s
+        self.brief_limit_s = BRIEF_GAP_SHARE * session_timeout_s
         self.last_look_s = now_s
         self.gaps = 0
         """How many there have been."""
+        self.all_gaps = 0
+        """The same with the brief ones."""
         self.is_shut = False
+        self.is_behind = False
 
     def begin(self, now_s: float) -> None:
         """From now on the loop looks often enough."""
@@ -41,6 +59,9 @@ class GapState:
         """Note that the loop runs; returns the length of a gap that ends with this look, else 0."""
         gap_s = now_s - self.last_look_s
         self.last_look_s = now_s
+        if gap_s > self.brief_limit_s:
+            self.all_gaps += 1
+            self.is_behind = True
         if gap_s <= self.limit_s:
             return 0.0
         self.gaps += 1
@@ -51,6 +72,10 @@ class GapState:
         """What changed in the first `gaps` gaps is known now: open, unless there was one more."""
         self.is_shut = self.gaps != gaps
         return not self.is_shut
+
+    def caught_up(self, all_gaps: int) -> None:
+        """The image is that of after the first `all_gaps` gaps, brief or not."""
+        self.is_behind = self.all_gaps != all_gaps
 
 
 class Verdict(Enum):

@@ -4,6 +4,17 @@ Every broker takes blocks of its own, by compare-and-set of the first id that is
 block is never changes, so its ids are given out also while the metastore is out of reach, and
 past the session's lease. A broker of a cluster keeps one in reserve, so that producers can begin
 meanwhile as well.
+
+"Past the lease nothing is allocated" (SAFETY rule 12) is about what another may allocate in this
+one's place. That cannot be here:
+
+- a block is used only if its compare-and-set was answered: then the first free id is above it for
+  everybody, whoever is registered, and for ever. One of unknown outcome is thrown away
+- an id is not tied to the broker that gave it out: every leader takes an unknown producer from
+  sequence 0 on, so the client of a broker that was replaced produces wherever the leaders are
+- what is new, a block, needs the store: a set in a lost session raises, and one that ZooKeeper
+  carries out all the same is a compare-and-set like any other
+- a block is this process's memory: one that was stopped goes on with it, a new one takes another
 """
 
 from __future__ import annotations

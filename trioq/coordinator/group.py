@@ -194,7 +194,7 @@ class Group:
         if self.machine is None:
             return
         clock = self._home.clock
-        if self._home.slots.lease_refusal() is not None:
+        if self._home.slots.present_refusal() is not None:
             # Members are not heard at present: nobody is expelled for that.
             self._set_deadline(clock.monotonic_s() + _LEASE_PAUSE_S)
             return

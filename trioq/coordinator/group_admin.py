@@ -40,6 +40,9 @@ def list_groups(groups: GroupRegistry) -> list[GroupOverview] | KafkaError:
     """
     if groups.slots.lease_refusal() is not None:
         return _NO_LEASE
+    behind = groups.slots.present_refusal()
+    if behind is not None:
+        return behind
     if not groups.slots.are_all_led():
         return _LEADERLESS
     for slot in groups.slots:

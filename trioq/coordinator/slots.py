@@ -3,7 +3,9 @@
 A group id hashes to a slot, and the slot's leader is the group's coordinator. A broker leads a
 slot by a state of the image that names it in its present broker epoch (SAFETY rule 6). The slot's
 epoch fences every write (rule 7); past the session's lease nothing is led and nothing answered
-(rule 12): what was led then is read anew once the lease is back.
+(rule 12): what was led then is read anew once the lease is back. A slot is also moved while its
+leader lives, and then no lease keeps the next leader waiting: so after a gap of the loop nothing is
+answered before the image is that of now.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from trioq.metrics import Counters
 _log = logs.get_logger(__name__)
 
 _LOADING = CoordinatorLoadInProgress("The groups of this slot are being read.")
+_BEHIND = CoordinatorLoadInProgress("This broker stood still: it looks what it leads by now.")
 _NOT_LED = NotCoordinator("This broker does not lead the slot of this group.")
 
 _NOT_REGISTERED: Final = -1
@@ -133,6 +136,7 @@ class LedSlots:
         self._broker_id = broker_id
         self._image = image
         self._on_lead = on_lead
+        self._is_behind: Callable[[float], bool] | None = None
         self._broker_epoch = _NOT_REGISTERED
         self._generation = self._session.generation
         # Whether the session and its lease let this broker lead: watch_session's view of it.
@@ -155,6 +159,10 @@ class LedSlots:
         self._waiting.cancel()
         self._follow_image()
 
+    def use_pulse(self, is_behind: Callable[[float], bool]) -> None:
+        """Have `is_behind(now_s)` tell whether the image may be older than a gap of the loop."""
+        self._is_behind = is_behind
+
     def follow(self, before: ClusterImage, after: ClusterImage) -> None:
         """The image was swapped: lead and demote as it says."""
         if before.slots is not after.slots and self._is_acting:
@@ -172,7 +180,7 @@ class LedSlots:
         slot = self._led.get(Slots(count).slot_of(group_id))
         if slot is None:
             return _NOT_LED
-        return slot.refusal or self.lease_refusal() or slot
+        return slot.refusal or self.present_refusal() or slot
 
     def leader_of(self, group_id: str) -> int | None:
         """The id of the broker that coordinates the group; None while no live one does."""
@@ -197,6 +205,13 @@ class LedSlots:
     def lease_refusal(self) -> KafkaError | None:
         """What to answer instead of anything else once the lease has ended (SAFETY rule 12)."""
         return None if self._holds_lease() else _NOT_LED
+
+    def present_refusal(self) -> KafkaError | None:
+        """What to answer instead of anything from memory: `lease_refusal`, or after a gap."""
+        refusal = self.lease_refusal()
+        if refusal is None and self._is_behind is not None:
+            return _BEHIND if self._is_behind(self._clock.monotonic_s()) else None
+        return refusal
 
     async def watch_session(self) -> None:
         """Demote everything when the lease ends, lead again when it is back; until cancelled.

@@ -156,6 +156,8 @@ class Reactor(PassQueue):
                     await trio.lowlevel.wait_readable(poller.fileno())
                     turn_end_s = clock.monotonic_s() + turn_s
                     continue
+            if gate is not None and gate.is_shut(clock.monotonic_s()):
+                continue  # it stood still in poll, which will tell of the events again
             self._run_pass(events)
             if clock.monotonic_s() >= turn_end_s:
                 await trio.lowlevel.checkpoint()
