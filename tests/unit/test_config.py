@@ -153,6 +153,8 @@ def test_configurations_are_immutable():
         ("group.consumer.assignors", "sticky", "a list of uniform, range"),
         ("group.consumer.migration.policy", "both", "one of bidirectional, upgrade"),
         ("log.segmnt.bytes", "1", "did you mean log.segment.bytes?"),
+        ("ssl.keystore.location", "/k", "without encryption, authentication and authorization"),
+        ("authorizer.class.name", "A", "a firewall or a private network"),
         ("nothing like it at all", "1", "is not a broker configuration key"),
         ("retention.ms", "1", "is not a broker configuration key"),
     ],

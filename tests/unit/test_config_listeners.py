@@ -70,6 +70,12 @@ def test_bad_addresses_are_refused_with_a_sentence(listeners, advertised, expect
     assert expected in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["SSL", "SASL_SSL", "sasl_plaintext"])
+def test_names_that_promise_more_than_listeners_do_are_refused(name):
+    with pytest.raises(ConfigError, match="without encryption and authentication only"):
+        endpoints(f"INSIDE://127.0.0.1:1,{name}://127.0.0.1:0")
+
+
 @given(
     st.one_of(st.ip_addresses(v=4).map(str), st.ip_addresses(v=6).map(str)), st.integers(0, 65535)
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from trioq.errors import ConfigError
 
@@ -172,12 +172,27 @@ class Key(NamedTuple):
         return number
 
 
+_SECURITY_PREFIXES: Final = (
+    "ssl.",
+    "sasl.",
+    "security.",
+    "listener.",
+    "authorizer.",
+    "super.users",
+)
+
+
 def unknown_key(name: str, scope: Scope, known: Iterable[str]) -> ConfigError:
     """The error for a key that the table does not have, with the nearest one that it has."""
     import difflib  # noqa: PLC0415  only an error needs it
 
     kind = "topic" if scope is Scope.TOPIC else "broker"
     message = f"{_shortened(name)} is not a {kind} configuration key"
+    if name.startswith(_SECURITY_PREFIXES):
+        return ConfigError(
+            f"{message}: this version of trioq listens without encryption, authentication and "
+            "authorization; let a firewall or a private network keep others away"
+        )
     nearest = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     if nearest:
         message += f"; did you mean {nearest[0]}?"

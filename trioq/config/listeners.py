@@ -11,6 +11,7 @@ from trioq.errors import ConfigError
 DEFAULT_LISTENER_NAME = "PLAINTEXT"
 
 _WILDCARDS = frozenset({"", "0.0.0.0", "::", "*"})  # noqa: S104  refused, not bound
+_PROTOCOLS_NOT_SPOKEN = frozenset({"SSL", "SASL_PLAINTEXT", "SASL_SSL"})
 _LISTENER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,253}[A-Za-z0-9])?\.?")
 _BRACKETED = re.compile(r"\[([0-9A-Fa-f:.]{2,45}(?:%[A-Za-z0-9_.-]{1,32})?)\]")
@@ -75,6 +76,7 @@ def parse_listeners(listeners: Sequence[str], advertised: Sequence[str]) -> tupl
 
     An unnamed listener is called PLAINTEXT, a second one PLAINTEXT-2, and so on. Advertised
     addresses with names go to the listeners of those names, unnamed ones by position.
+    A name that promises encryption or authentication is refused, as no listener has either.
     Raises ConfigError.
     """
     bound = [parse_address(text, key="listeners") for text in listeners]
@@ -101,6 +103,12 @@ def _listener_names(addresses: Sequence[Address]) -> list[str]:
         if name is None:
             unnamed += 1
             name = DEFAULT_LISTENER_NAME if unnamed == 1 else f"{DEFAULT_LISTENER_NAME}-{unnamed}"
+        if name.upper() in _PROTOCOLS_NOT_SPOKEN:
+            raise ConfigError(
+                f"listeners={name}://... is not valid: this version of trioq listens without "
+                "encryption and authentication only. Name it PLAINTEXT and let only those reach it "
+                "who may read and write everything, by a firewall or a private network"
+            )
         if name in names:
             raise ConfigError(f"listeners is not valid: two listeners are named {name}")
         names.append(name)
