@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from trioq.wire.messages.offset_for_leader_epoch import OffsetForLeaderEpochResponse
     from trioq.wire.schema import Message
 
-PASS_BYTES: Final = 1 << 20
+PASS_BYTES: Final = 2 << 20
 PASS_REQUESTS: Final = 4
 """So many bytes are appended, and so many answers taken, between two checkpoints at most."""
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from trioq.server.fetch_sessions import FollowedPartition
     from trioq.wire.messages.fetch import FetchRequest
 
-HOLD_S = 0.001
+HOLD_S = 0.002
 """How long answers to followers wait at most while there is more to receive and to write."""
 
 HURRY_S = (0.03, 0.09)
