@@ -321,20 +321,22 @@ def _ends(events: list[Event]) -> Iterator[Anomaly]:
 
 
 def _commits(events: list[Event]) -> Iterator[Anomaly]:
-    """commit went back. Only what was acknowledged before a member began to ask is owed to it."""
-    acknowledged: Counter[tuple[str, int]] = Counter()
-    owed: dict[str, Counter[tuple[str, int]]] = {}
+    """commit went back.
+
+    Owed to a member is what was acknowledged last, before it began to ask: clients that find no
+    coordinator for some time repeat older commits after newer ones.
+    """
+    acknowledged: dict[tuple[str, int], int] = {}
+    owed: dict[str, dict[tuple[str, int], int]] = {}
     for event in events:
         process = event["process"]
         match event["f"]:
             case "commit":
-                place = event["group"], event["partition"]
-                acknowledged[place] = max(acknowledged[place], event["offset"])
+                acknowledged[event["group"], event["partition"]] = event["offset"]
             case "asks_committed":
                 owed[process] = acknowledged.copy()
             case "committed":
-                place = event["group"], event["partition"]
-                before = owed[process].get(place)
+                before = owed[process].get((event["group"], event["partition"]))
                 if before is not None and event["offset"] < before:
                     text = f"{process} was told {event['offset']}, acknowledged was {before}"
                     yield Anomaly("commit went back", event["partition"], text)

@@ -332,6 +332,7 @@ def test_a_position_that_is_refused(told: Told) -> None:
         ("g", -1001, {"commit went back"}),
         ("other", -1001, set()),
     ],
+    ids=["last", "newer", "older", "none", "of another group"],
 )
 def test_a_commit_that_goes_back(told: Told, group: str, position: int, kinds: set[str]) -> None:
     told.add("commit", "m0", group="g", partition=0, offset=5)
@@ -340,6 +341,14 @@ def test_a_commit_that_goes_back(told: Told, group: str, position: int, kinds: s
     told.add("commit", "m0", group="g", partition=0, offset=8)  # it need not know of that one
     told.add("committed", "m1", group=group, partition=0, offset=position)
     assert told.kinds() == kinds
+
+
+def test_a_commit_that_the_client_repeats_late(told: Told) -> None:
+    for offset in (5, 9, 5):
+        told.add("commit", "m0", group="g", partition=0, offset=offset)
+    told.add("asks_committed", "m1", group="g")
+    told.add("committed", "m1", group="g", partition=0, offset=5)
+    assert told.kinds() == set()
 
 
 def test_ends_are_each_readers_own(told: Told) -> None:
