@@ -36,6 +36,8 @@ $(VENV)/dev.stamp: $(VENV)/pip.stamp pyproject.toml
 $(VENV)/build.stamp: $(VENV)/pip.stamp pyproject.toml setup.py $(NATIVE_SOURCES)
 	@if test -e $(VENV)/dev.stamp && test -z "$(filter %.stamp %.toml,$?)"; then \
 	  set -x; $(BIN)/python setup.py --quiet build_ext --inplace; \
+	elif test -e $(VENV)/dev.stamp; then \
+	  set -x; $(BIN)/python -m pip install --quiet --no-build-isolation --editable .; \
 	else \
 	  set -x; $(BIN)/python -m pip install --quiet --editable .; \
 	fi

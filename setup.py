@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from threading import Lock
 
+from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build import build
 from setuptools.command.build_ext import build_ext
@@ -22,10 +24,16 @@ if SANITIZE:
 
 
 class BuildExt(build_ext):
-    """Says in one sentence what is missing when there is no C compiler."""
+    """Builds on every core, and says in one sentence what is missing without a C compiler."""
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        self.parallel = self.parallel or os.cpu_count()
+        self._translating = Lock()
 
     def build_extension(self, ext: Extension) -> None:
         try:
+            self._translate(ext)
             super().build_extension(ext)
         except (CompileError, ExecError, PlatformError) as error:
             raise SystemExit(
@@ -34,6 +42,22 @@ class BuildExt(build_ext):
                 "apt-get install gcc python3-dev; Fedora: dnf install gcc python3-devel; macOS: "
                 "xcode-select --install), or install a prebuilt wheel."
             ) from error
+
+    def _translate(self, ext: Extension) -> None:
+        """Have Cython write the C file: one at a time, as Cython knows no threads.
+
+        The compilers of others run meanwhile.
+        """
+        if any(source.endswith(".pyx") for source in ext.sources):
+            with self._translating:
+                (translated,) = cythonize(
+                    ext,
+                    force=self.force,
+                    quiet=not self.verbose,
+                    compiler_directives=ext.cython_directives,
+                    gdb_debug=ext.cython_gdb,
+                )
+            ext.sources = translated.sources
 
 
 class Build(build):
