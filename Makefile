@@ -7,7 +7,8 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 LISTEN ?= 127.0.0.1:9092
 DATA   ?= ./trioq-data
-PYTEST_ARGS ?= -n 2
+# One process more than CI has cores: tests of clusters, which one of them runs, mostly wait.
+PYTEST_ARGS ?= -n 3
 MINUTES ?= 30
 
 NATIVE_SOURCES := $(wildcard trioq/_native/*.pyx trioq/_native/*.pxd trioq/_native/*_impl.c trioq/_native/*.h trioq/_native/posix_build.py)

@@ -8,11 +8,24 @@ from typing import Any
 import pytest
 
 CLUSTERS = "tests/cluster/"
+WAIT = (CLUSTERS, *(f"tests/{name}/" for name in ("e2e", "faults", "zookeeper", "contract")))
+"""Tests that wait more than they compute, the longest first."""
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Run in the background by a shell (`make test &`). Programs started by tests would inherit it,
     # and some are ended by SIGINT.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What waits comes first: short tests at the end leave no process without work."""
+
+    def rank(item: pytest.Item) -> int:
+        waits = (n for n, place in enumerate(WAIT) if item.nodeid.startswith(place))
+        return next(waits, len(WAIT))
+
+    items.sort(key=rank)
 
 
 @pytest.hookimpl(optionalhook=True)

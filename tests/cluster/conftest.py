@@ -35,7 +35,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
             report.sections.append((f"log of broker {number} in {broker.data_dir}", tail))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Three brokers and three ZooKeeper servers, each in a namespace where that is possible."""
     with standard(tmp_path_factory.mktemp("cluster")) as cluster:

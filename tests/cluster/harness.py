@@ -184,7 +184,6 @@ class Cluster:
                 number=number,
                 ensemble=everybody,
                 prefix=prefixes[number - 1],
-                java_options=("-XX:TieredStopAtLevel=1",),
             )
             for number, its_ports in enumerate(ports, 1)
         ]

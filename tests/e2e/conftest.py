@@ -80,14 +80,14 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 Make = Callable[..., BrokerProcess]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def zookeepers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[ZooKeeperServer]]:
     """The servers of every cluster, where the brokers are clusters."""
     with ensemble(tmp_path_factory.mktemp("zookeeper")) as servers:
         yield servers
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def new_broker(request: pytest.FixtureRequest) -> Make:
     """Makes a broker that is not started: one process, or a cluster with E2E=cluster."""
     if not ON_A_CLUSTER:
@@ -103,7 +103,7 @@ def _new_cluster(
     return ClusterProcess(directory, servers, **arguments)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def shared_broker(
     tmp_path_factory: pytest.TempPathFactory, new_broker: Make
 ) -> Iterator[BrokerProcess]:
@@ -111,7 +111,7 @@ def shared_broker(
     yield from _shared(new_broker(tmp_path_factory.mktemp("broker")))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def shared_group_broker(
     tmp_path_factory: pytest.TempPathFactory, new_broker: Make
 ) -> Iterator[BrokerProcess]:

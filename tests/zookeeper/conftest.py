@@ -10,7 +10,7 @@ from tests.zookeeper.server import one_server
 _numbers = itertools.count()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def zookeeper_port(tmp_path_factory):
     with one_server(tmp_path_factory.mktemp("zookeeper")) as server:
         yield server.ports.client

@@ -20,6 +20,8 @@ NETTY = ("all", "handler", "buffer", "common", "transport", "codec", "resolver")
 START_TIMEOUT_S = 60.0
 POLL_S = 0.02
 TICK_MS = 500
+JAVA_OPTIONS = ("-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+"""Of a small server that lives for seconds: its best compiler would cost more than it saves."""
 
 
 class Ports(NamedTuple):
@@ -126,7 +128,7 @@ class ZooKeeperServer:
             self._process = subprocess.Popen(
                 [
                     *self._prefix,
-                    *("java", "-Xmx256m", "-XX:+UseSerialGC", *self._java_options),
+                    *("java", *JAVA_OPTIONS, *self._java_options),
                     *("-cp", ":".join(classes)),
                     "org.apache.zookeeper.server.quorum.QuorumPeerMain",
                     str(self._config),
