@@ -195,7 +195,7 @@ async def test_acks(broker, topic, acks):
         # Behind what was sent without acknowledgement: the broker answers in order.
         async with client.producer() as producer:
             await producer.send(topic, b"last")
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         while len(values(broker, topic)) < 1001:
             await anyio.sleep(0.01)
     written = values(broker, topic)

@@ -124,7 +124,7 @@ async def test_a_new_leader_in_the_answer_is_followed_at_once(cluster):
         async with client.producer() as producer:
             await producer.send("t", b"0")
             cluster.log().leader, cluster.log().epoch = 2, 1
-            with anyio.fail_after(20):
+            with anyio.fail_after(40):
                 assert (await producer.send("t", b"1")).offset == 1
     assert cluster.log().values == [b"0", b"1"]
 

@@ -160,7 +160,7 @@ class Harness:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Let the loop run until `condition()`; the test's own timeout is its limit."""
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             while not condition():
                 await trio.lowlevel.checkpoint()
 
@@ -200,7 +200,7 @@ async def serving(
     ctx.gate = gate
     server = Server(ctx, limits=limits or Limits(), apis=apis or handlers.apis())
     port = server.bind([Listener("PLAINTEXT", host, 0, host, 0)])[0].port
-    with trio.fail_after(30):
+    with trio.fail_after(120):
         async with trio.open_nursery() as nursery:
             await nursery.start(server.run)
             harness = Harness(server, handlers, port)

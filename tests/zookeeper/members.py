@@ -25,8 +25,11 @@ from trioq.metastore.store import Metastore, SessionLost
 from trioq.metastore.zookeeper import open_zookeeper
 from trioq.metastore.zookeeper_address import ZooKeeperAddress
 
-SESSION_S = 4.0
-PATIENCE_S = 30.0
+SESSION_S = 15.0
+"""Long enough that no busy machine ends a session that nobody means to end."""
+
+SHORT_SESSION_S = 4.0
+PATIENCE_S = 60.0
 
 
 class Proxy:

@@ -7,7 +7,7 @@ import random
 import pytest
 import trio
 
-from tests.zookeeper.members import Member, World
+from tests.zookeeper.members import SHORT_SESSION_S, Member, World
 from trioq.controller.election_state import LogEnd
 from trioq.controller.partition_admin import Reassignment, reassignments_in
 from trioq.controller.topic_rules import NewTopic
@@ -146,6 +146,7 @@ def is_settled(image: ClusterImage) -> bool:
     return slots and len(image.brokers) == len(BROKERS) and not list(reassignments_in(image))
 
 
+@pytest.mark.parametrize("world", [SHORT_SESSION_S], indirect=True)
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_after_any_faults_everything_is_led_and_the_images_are_the_stores(world, seed):
     chaos = Chaos(world, seed)
