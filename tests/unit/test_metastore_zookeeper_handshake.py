@@ -17,13 +17,22 @@ from kazoo.handlers.threading import SequentialThreadingHandler
 from trioq.metastore.zookeeper_handshake import BoundedHandler, HandshakePatience
 
 
+def patience_of(
+    session_s: float, servers: int, *, first_s: float | None = None
+) -> HandshakePatience:
+    """With a session that lives."""
+    patience = HandshakePatience(session_s, servers, first_s=first_s)
+    patience.succeeded()
+    return patience
+
+
 @given(
     session_s=st.floats(1, 600),
     servers=st.integers(1, 7),
     silent=st.integers(0, 7),
 )
 def test_a_round_of_silent_servers_leaves_two_thirds_of_the_session(session_s, servers, silent):
-    patience = HandshakePatience(session_s, servers)
+    patience = patience_of(session_s, servers)
     waited_s = 0.0
     for server in range(min(silent, servers)):
         waited_s += patience.attempt_s(server)
@@ -33,7 +42,7 @@ def test_a_round_of_silent_servers_leaves_two_thirds_of_the_session(session_s, s
 
 @given(session_s=st.floats(1, 600), servers=st.integers(1, 7), rounds=st.integers(0, 100))
 def test_a_slow_ensemble_gets_more_time_round_by_round(session_s, servers, rounds):
-    patience = HandshakePatience(session_s, servers)
+    patience = patience_of(session_s, servers)
     before_s = 0.0
     for _ in range(rounds):
         allowed_s = [patience.attempt_s(server) for server in range(servers)]
@@ -47,20 +56,31 @@ def test_a_slow_ensemble_gets_more_time_round_by_round(session_s, servers, round
     assert patience.attempt_s(0) == pytest.approx(session_s / servers / 3)
 
 
-def test_servers_that_refuse_at_once_change_nothing():
+def test_for_a_new_session_all_servers_together_get_the_time_of_one():
     patience = HandshakePatience(18.0, 3)
+    assert patience.attempt_s("a") == 6.0
+    patience.ran_out("a")
+    assert patience.attempt_s("b") == 6.0
+    patience.succeeded()
+    assert patience.attempt_s("b") == 2.0
+    patience.session_ended()
+    assert patience.attempt_s("b") == 6.0
+
+
+def test_servers_that_refuse_at_once_change_nothing():
+    patience = patience_of(18.0, 3)
     assert [patience.attempt_s("a") for _ in range(9)] == [2.0] * 9
 
 
 def test_a_name_of_several_addresses_counts_as_so_many_servers():
-    patience = HandshakePatience(18.0, 1)
+    patience = patience_of(18.0, 1)
     for address in ("a", "b", "c"):
         patience.ran_out(address)
     assert patience.attempt_s("d") == 2.0
 
 
 def test_what_one_server_gets_may_be_set():
-    patience = HandshakePatience(18.0, 3, first_s=0.5)
+    patience = patience_of(18.0, 3, first_s=0.5)
     for _ in range(3):
         assert patience.attempt_s("a") == 0.5
         patience.ran_out("a")
@@ -98,7 +118,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> Waits:
 
 
 def test_all_of_the_handshake_is_bounded_not_each_step(silent, waits):
-    patience = HandshakePatience(18.0, 3)
+    patience = patience_of(18.0, 3)
     for _ in range(2):
         patience.ran_out(silent)
     handler = BoundedHandler(patience, now_s=lambda: waits.now_s)
@@ -113,7 +133,7 @@ def test_all_of_the_handshake_is_bounded_not_each_step(silent, waits):
 
 
 def test_after_the_handshake_kazoos_timeouts_hold(silent, waits):
-    patience = HandshakePatience(18.0, 3)
+    patience = patience_of(18.0, 3)
     for _ in range(3):
         patience.ran_out(silent)
     handler = BoundedHandler(patience, now_s=lambda: waits.now_s)

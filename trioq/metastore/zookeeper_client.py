@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from kazoo.client import KazooClient
+from kazoo.client import KazooClient, KazooState
 from kazoo.retry import KazooRetry
 from kazoo.security import CREATOR_ALL_ACL, OPEN_ACL_UNSAFE
 
@@ -61,16 +61,15 @@ def client_of(address: ZooKeeperAddress, told: Told) -> KazooClient:
         "username": address.user,
         "password": address.password,
     }
+    patience = HandshakePatience(
+        address.session_timeout_s,
+        address.hosts.count(",") + 1,
+        first_s=address.handshake_timeout_s,
+    )
     client = KazooClient(
         hosts=address.hosts,
         timeout=address.session_timeout_s,
-        handler=BoundedHandler(
-            HandshakePatience(
-                address.session_timeout_s,
-                address.hosts.count(",") + 1,
-                first_s=address.handshake_timeout_s,
-            )
-        ),
+        handler=BoundedHandler(patience),
         default_acl=CREATOR_ALL_ACL if is_named else OPEN_ACL_UNSAFE,
         sasl_options=sasl if address.user is not None else None,
         connection_retry=KazooRetry(
@@ -83,6 +82,12 @@ def client_of(address: ZooKeeperAddress, told: Told) -> KazooClient:
         check_hostname=address.use_tls,
         logger=logger,
     )
+
+    def on_state(state: str) -> None:
+        if state == KazooState.LOST:
+            patience.session_ended()
+
+    client.add_listener(on_state)
     loop = client._connection.zk_loop  # noqa: SLF001  kazoo keeps it to itself
 
     def watched_loop() -> None:

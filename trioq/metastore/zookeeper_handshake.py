@@ -4,6 +4,8 @@ kazoo gives the connection a whole session timeout and each step of the handshak
 session divided by the servers; a server that takes the connection and stays silent, as one that is
 starting may, then costs the session although others are well. A broken connection is noticed two
 thirds of a session after the last answer, so all servers together are given the last third.
+While there is no session there is none to lose, and ZooKeeper has to write a new one: then all
+servers together are given the time of a session.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import Any, Final, NamedTuple
 from kazoo.handlers.threading import SequentialThreadingHandler
 
 HANDSHAKE_SHARE: Final = 1 / 3
-"""Of a session: for one attempt at every server."""
+"""Of a session that lives: for one attempt at every server."""
 
 _BEFORE_DOUBLING: Final = 2
 _MOST_COUNTED: Final = 16
@@ -30,7 +32,7 @@ class HandshakePatience:
     slow as a whole is reached in the end.
     """
 
-    __slots__ = ("_first_s", "_ran_out", "_servers", "session_timeout_s")
+    __slots__ = ("_first_s", "_has_session", "_ran_out", "_servers", "session_timeout_s")
 
     def __init__(
         self, session_timeout_s: float, servers: int, *, first_s: float | None = None
@@ -40,12 +42,14 @@ class HandshakePatience:
         self._servers = servers
         self._first_s = first_s
         self._ran_out: dict[object, int] = {}
+        self._has_session = False
 
     def attempt_s(self, address: object) -> float:
         """What an attempt at `address` gets, in seconds."""
         # A name may stand for several addresses.
         longest_s = self.session_timeout_s / max(self._servers, len(self._ran_out))
-        first_s = HANDSHAKE_SHARE * longest_s if self._first_s is None else self._first_s
+        share = HANDSHAKE_SHARE if self._has_session else 1.0
+        first_s = share * longest_s if self._first_s is None else self._first_s
         doublings = max(0, self._ran_out.get(address, 0) - _BEFORE_DOUBLING)
         return min(first_s * 2.0**doublings, longest_s)
 
@@ -54,8 +58,13 @@ class HandshakePatience:
         self._ran_out[address] = min(self._ran_out.get(address, 0) + 1, _MOST_COUNTED)
 
     def succeeded(self) -> None:
-        """A server has answered all of the handshake."""
+        """A server has answered all of the handshake: there is a session."""
+        self._has_session = True
         self._ran_out.clear()
+
+    def session_ended(self) -> None:
+        """The next handshake is for a new one."""
+        self._has_session = False
 
 
 class BoundedHandler(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo has no types
