@@ -33,6 +33,8 @@ from trioq.errors import (
 from trioq.storage import log_read
 from trioq.storage.batch_scan import BatchScan
 from trioq.storage.disk import OsDisk
+from trioq.storage.log import Log
+from trioq.storage.log_append import AppendLog
 from trioq.storage.memory_disk import MemoryDisk, MemoryFile
 from trioq.storage.offset_index import OffsetIndex
 from trioq.storage.segments import BULK_GROUPS
@@ -359,3 +361,98 @@ def test_a_cold_place_has_every_header_that_a_read_looks_at(sizes):
                 )
         for offset in (-1, log.written_end_offset):
             assert log.cold_place(offset, 1000) is None
+
+
+class GeneralLog(Log):
+    """One that writes nothing the short way."""
+
+    __slots__ = ()
+
+    def _write_ordinary(self, *_):
+        return False
+
+
+def written(log):
+    """All that writing moves."""
+    return (
+        [
+            (one.base_offset, one.size, one.bytes_since_index, one.first_timestamp,
+             one.max_timestamp, one.max_timestamp_offset, one.offsets.data, one.times.data)
+            for one in log.segments.items
+        ],
+        (log.log_end_offset, log.written_end_offset, log.log_dir.unwritten_bytes),
+        [one.base_offset for one in log._unsynced],
+        log.epochs.encode(),
+        {offset: (one.base_offset, size) for offset, (one, size) in log._edges._places.items()},
+        read_all(log),
+    )  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.lists(
+            st.tuples(
+                st.sampled_from([1, 100, 3000, 70_000]),
+                st.sampled_from([-1, 0, 0, 0, 500, 5000]),
+                st.sampled_from([0, 0, 0, 1]),
+            ),
+            min_size=1,
+            max_size=4,
+        ),
+        min_size=1,
+        max_size=12,
+    ),
+    st.sampled_from(
+        [
+            Config(),
+            Config(segment_bytes=100_000),
+            Config(segment_index_bytes=24, index_interval_bytes=100),
+            Config(segment_ms=1000),
+            Config(flush_policy="commit"),
+        ]
+    ),
+)
+def test_what_is_written_the_short_way_is_as_if_it_had_not_been(groups, config):
+    logs = []
+    for kind in (Log, GeneralLog):
+        log = new_log(config)
+        logs.append(log if kind is Log else GeneralLog(TP, TOPIC_ID, config, log.log_dir,
+                                                       log.segments))  # fmt: skip
+    epoch = 0
+    for group in groups:
+        for size, age_ms, raised in group:
+            epoch += raised
+            for log in logs:
+                timestamp = -1 if age_ms < 0 else NOW_MS + age_ms
+                append(log, batch(bytes(size), timestamp=timestamp), epoch=epoch)
+        for log in logs:
+            assert log.write_group()
+        assert written(logs[0]) == written(logs[1])
+
+
+def test_ordinary_groups_are_written_the_short_way(monkeypatch):
+    log = new_log()
+    put(log, b"the first makes the segment")
+    monkeypatch.setattr(AppendLog, "_write_staged", None)
+    for _ in range(3):
+        append(log, batch(b"a"))
+        append(log, batch(b"b", b"c"))
+        assert log.write_group()
+    assert log.written_end_offset == 10
+    log.log_dir.writer.is_alert = True
+    append(log, batch(b"a"))
+    with pytest.raises(TypeError):
+        log.write_group()
+
+
+def test_a_short_write_that_fails_takes_the_directory_offline():
+    disk = MemoryDisk()
+    log = new_log(disk=disk)
+    put(log, b"a")
+    append(log, batch(b"b"))
+    disk.inject("pwritev", errno.ENOSPC)
+    assert log.write_group()
+    assert log.failed
+    assert log.log_end_offset == log.written_end_offset == 1
+    assert log.log_dir.unwritten_bytes == 0

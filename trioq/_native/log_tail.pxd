@@ -20,6 +20,7 @@ cdef class DirtyLogs:
 
 cdef class WriteMode:
     cdef public bint is_threaded
+    cdef public bint is_alert
 
 
 cdef class LogTail:
@@ -33,6 +34,8 @@ cdef class LogTail:
     cdef public object _producers
     cdef public bint _are_windows_whole
     cdef readonly DirtyLogs log_dir
+    cdef public object _writing
+    cdef public object _edges
 
     # Stage the batch of `size_bytes` at `position` of `holder`; returns its base offset.
     cdef int64_t stage(

@@ -41,6 +41,12 @@ class WriteMode:
     is_threaded: bool
     """The disk stalls: groups go to a thread."""
 
+    is_alert: bool
+    """It stalls, or was slow a few writes ago: how long a write takes matters."""
+
+    def note_slow(self, seconds: float, length: int) -> None:
+        """A write took long; implemented by LogWriter."""
+
 class LogTail:
     """The offsets of a log and what is staged at its end: a base for LogState."""
 
@@ -56,6 +62,18 @@ class LogTail:
     _staged: list[Staged]
     _producers: ProducerWindows | None
     _are_windows_whole: bool
+    _writing: Any
+    """The group that a thread is writing, or None."""
+    _edges: Any
+
+    def _write_ordinary(self, slow_s: float, bulk_bytes: int, highest_delta: int) -> bool:
+        """Write all that is staged, where that is plain: to a segment that has room for it and is
+        not too old, with flush.policy=os, fewer than `bulk_bytes`, on a disk that is quick.
+
+        True when it is written and everything derived but progress has moved, as by
+        AppendLog._write_staged; False, with nothing done, for the general way. Raises OSError.
+        A write of more than `slow_s` seconds is told to the writer.
+        """
 
     def _stage(self, batch: Buffer, header: BatchHeader, leader_epoch: int) -> int:
         """Stamp offsets and epoch into a checked batch and put it at the log's end.

@@ -19,6 +19,10 @@ from trioq._native.batch_header cimport (
 from trioq._native.bigendian cimport store_i32, store_i64
 
 
+cdef enum:
+    INDEX_ENTRY_BYTES = 8       # trioq.storage.offset_index.ENTRY_BYTES
+
+
 @cython.final
 @cython.no_gc
 @cython.freelist(512)
@@ -97,6 +101,69 @@ cdef class LogTail:
         self.log_dir.unwritten_bytes += size_bytes
         self.log_end_offset = last_offset + 1
         return 0
+
+    def _write_ordinary(self, double slow_s, int64_t bulk_bytes, int64_t highest_delta):
+        cdef list staged = self._staged
+        cdef Py_ssize_t count = len(staged)
+        cdef int64_t length = 0
+        cdef int64_t interval_bytes
+        cdef double seconds
+        cdef Staged first, last, one
+        cdef SegmentTail segment
+        cdef WriteMode writer
+        cdef list items, group
+        log_dir, config = self.log_dir, self.config
+        items = self.segments.items
+        writer = <WriteMode?>log_dir.writer
+        if count == 0 or not items or self._writing is not None or self._edges is None:
+            return False
+        if writer.is_threaded or writer.is_alert:
+            return False
+        if config.flush_policy != "os" or config.preallocate:
+            return False
+        segment = <SegmentTail?>items[len(items) - 1]
+        if not segment.is_open_for_append or segment.size <= 0:
+            return False
+        for one in staged:
+            length += one.size_bytes
+        first = <Staged?>staged[0]
+        last = <Staged?>staged[count - 1]
+        if length >= bulk_bytes or length > <int64_t>config.segment_bytes - segment.size:
+            return False
+        if last.last_offset - segment.base_offset > highest_delta:
+            return False
+        if (
+            (<Py_ssize_t>segment.offsets.entries + 1) * INDEX_ENTRY_BYTES
+            > <int64_t>config.segment_index_bytes
+        ):
+            return False
+        if segment.first_timestamp < 0 or first.max_timestamp < 0:
+            return False                # its age is counted in the broker's time
+        if (
+            first.max_timestamp - segment.first_timestamp
+            > <int64_t>config.segment_ms - <int64_t>segment.roll_jitter_ms
+        ):
+            return False
+        shared = log_dir.files.file_of(segment)
+        interval_bytes = config.index_interval_bytes
+        seconds = shared.file.pwritev(staged, segment.size)
+        if seconds > slow_s:
+            writer.note_slow(seconds, length)
+        group, self._staged = staged, []
+        if segment.size == segment.synced_size:
+            self._unsynced.append(segment)
+        for one in group:
+            segment.add_one(one.size_bytes, one.last_offset, one.max_timestamp, interval_bytes)
+        if first.leader_epoch >= 0:
+            epochs = self._epochs
+            if epochs is None or <int32_t>epochs.latest_epoch < last.leader_epoch:
+                self._note_epochs(first, last, group)
+        self.written_end_offset = last.last_offset + 1
+        self.log_dir.unwritten_bytes -= length
+        if self._producers is not None:
+            self._producers.commit(self.written_end_offset)
+        self._edges.add(self.written_end_offset, segment)
+        return True
 
     def _stage(self, batch, BatchHeader header not None, int32_t leader_epoch):
         return self.stage(

@@ -96,6 +96,7 @@ class Reactor(PassQueue):
         self._late = trio.lowlevel.ParkingLot()
         self._no_connections = trio.lowlevel.ParkingLot()
         self._nursery: trio.Nursery | None = None
+        self._longest_pass_s = 0.0  # of those that were no stalls
 
     # -- the tasks
 
@@ -367,9 +368,13 @@ class Reactor(PassQueue):
             self._no_connections.unpark_all()
 
     def _measure(self, took_s: float) -> None:
+        if took_s <= self._longest_pass_s:
+            return
         took_us = int(took_s * 1_000_000)
         counters = self.counters
         counters.loop_longest_stall_us = max(counters.loop_longest_stall_us, took_us)
         if took_s > STALL_S:
             counters.loop_stalls += 1
             _log.warning("the loop stalled", in_="a pass of the reactor", took_ms=took_us // 1000)
+        else:
+            self._longest_pass_s = took_s

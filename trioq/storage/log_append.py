@@ -14,8 +14,9 @@ from trioq.storage.log_dir_files import write_checkpoints
 from trioq.storage.log_producers import write_snapshot
 from trioq.storage.log_read import Edges
 from trioq.storage.log_state import LogState, log
-from trioq.storage.log_writer import GroupWrite, SyncRequest
+from trioq.storage.log_writer import SLOW_WRITE_S, GroupWrite, SyncRequest
 from trioq.storage.segment import MAX_RELATIVE_OFFSET, Segment
+from trioq.storage.segments import LEAST_BULK_BYTES
 
 
 class Appended(NamedTuple):
@@ -112,6 +113,9 @@ class AppendLog(LogState):
         if self._writing is not None:
             return False
         try:
+            if self._write_ordinary(SLOW_WRITE_S, LEAST_BULK_BYTES, MAX_RELATIVE_OFFSET):
+                self._progressed()
+                return True
             is_written = self._write_staged()
         except OSError as error:
             self.log_dir.fail(error)

@@ -314,7 +314,10 @@ class LogDirs:
             dirty.clear()
             for one in logs:
                 one.write_group()
-        return not any(log_dir.unwritten_bytes for log_dir in self.dirs)
+        for log_dir in self.dirs:  # noqa: SIM110  no generator: it runs at the end of every pass
+            if log_dir.unwritten_bytes:
+                return False
+        return True
 
     @property
     def is_backed_up(self) -> bool:

@@ -31,12 +31,10 @@ class LogState(LogTail):
     """What a log knows; the classes over it, up to `Log`, add what it does."""
 
     __slots__ = (
-        "_edges",
         "_epochs",
         "_epochs_changed",
         "_unborn_epoch",
         "_unsynced",
-        "_writing",
         "cleaned_end_offset",
         "config",
         "on_progress",

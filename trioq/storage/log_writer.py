@@ -190,7 +190,7 @@ class LogWriter(WriteMode):
         self._writes: list[GroupWrite] = []
         self._sync_asked: dict[AppendLog, None] = {}
         self._work: trio.Event | None = None
-        self.is_threaded = False
+        self.is_threaded = self.is_alert = False
 
     def write(
         self,
@@ -201,9 +201,13 @@ class LogWriter(WriteMode):
     ) -> None:
         """Write a group inline. Raises OSError."""
         seconds = file.file.pwritev(cast("list[Buffer]", group), position)
-        if seconds > SLOW_WRITE_S or self._watch.is_alert:
-            self._watch.note(seconds, length)
-            self._choose_mode()
+        if seconds > SLOW_WRITE_S or self.is_alert:
+            self.note_slow(seconds, length)
+
+    def note_slow(self, seconds: float, length: int) -> None:
+        """A write of `length` bytes took `seconds`, which matters while the disk is slow."""
+        self._watch.note(seconds, length)
+        self._choose_mode()
 
     def hand_over(self, write: GroupWrite) -> None:
         """Have the thread write a group; its log is told by `write_completed`."""
@@ -301,10 +305,10 @@ class LogWriter(WriteMode):
             self._work.set()
 
     def _choose_mode(self) -> None:
-        if not self._watch.is_stalled:
-            return
-        if self.is_threaded and not self._writes and self._watch.may_return():
-            self._watch.returned()
-            self.is_threaded = False
-        else:
-            self.is_threaded = True
+        if self._watch.is_stalled:
+            if self.is_threaded and not self._writes and self._watch.may_return():
+                self._watch.returned()
+                self.is_threaded = False
+            else:
+                self.is_threaded = True
+        self.is_alert = self._watch.is_alert
