@@ -5,12 +5,16 @@ from __future__ import annotations
 import configparser
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
+from typing import cast
 
 import pytest
 from click.testing import CliRunner
 
 from trioq.cli.app import trioq
+from trioq.cli.cluster_view import BrokerView, ClusterView, as_json
 from trioq.config import BrokerConfig
 from trioq.config.loading import load, read_environment
 
@@ -29,11 +33,13 @@ def test_brokers_start_with_the_files_shown(text, tmp_path):
     file.write_text(text)
     config = load({}, {}, file)
     assert isinstance(config, BrokerConfig)
-    assert not config.is_clustered or config.default_replication_factor == 3
+    if "node.id" in text:
+        assert config.is_clustered
+        assert config.default_replication_factor == 3
 
 
 def test_the_unit_waits_longer_than_a_broker_takes_to_stop():
-    (text,) = [one for one in blocks("ini") if "[Service]" in one]
+    (text,) = [one for one in blocks("ini") if "trioq serve" in one]
     unit = configparser.ConfigParser()
     unit.optionxform = str  # type: ignore[assignment,method-assign]
     unit.read_string(text)
@@ -43,10 +49,37 @@ def test_the_unit_waits_longer_than_a_broker_takes_to_stop():
     assert unit["Service"]["ExecStart"].endswith("trioq serve --config /etc/trioq/broker.toml")
 
 
+def test_the_unit_does_not_start_again_what_is_configured_wrongly(tmp_path):
+    (text,) = [one for one in blocks("ini") if "trioq serve" in one]
+    (status,) = re.findall(r"^RestartPreventExitStatus=(\d+)$", text, re.MULTILINE)
+    file = tmp_path / "broker.toml"
+    file.write_text('"node.id" = "first"\n')
+    program = [sys.executable, "-m", "trioq.cli", "serve", "--config", str(file)]
+    done = subprocess.run(program, capture_output=True, text=True, check=False)
+    assert done.returncode == int(status)
+    assert "node.id" in done.stderr
+
+
+def test_a_restart_waits_for_what_describe_shows():
+    (condition,) = re.findall(r"jq --exit-status '([^']+)'", PAGE.read_text())
+    broker = BrokerView(1, "q1", 9092, None, True, True, 0, 0, 0)
+    shown = as_json(ClusterView("c", 1, [broker], []))
+    outer, inner = condition.split("select(")
+    assert set(re.findall(r"\.(\w+)", outer)) == {"offline", "under_replicated", "brokers"}
+    assert shown.keys() > {"offline", "under_replicated", "brokers"}
+    assert inner.startswith('.state == "up")')
+    (first,) = cast("list[dict[str, object]]", shown["brokers"])
+    assert first["state"] == "up"
+    assert shown["offline"] == shown["under_replicated"] == []
+
+
 def test_containers_get_variables_that_there_are():
     (text,) = blocks("yaml")
     variables = dict(re.findall(r'(TRIOQ_\w+): "?([^",}\n]+)', text))
     assert len(variables) == 4
+    (check,) = re.findall(r"test: \[CMD, trioq, ([^\]]+)\]", text)
+    done = CliRunner().invoke(trioq, [*check.replace('"', "").split(", "), "--help"])
+    assert done.exit_code == 0, done.output
     given = read_environment(variables)
     assert given["metastore"].text == "zookeeper://zookeeper:2181/trioq"
 
