@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from tests.sim.replica_world import FakeChannel, ReplicaWorld, in_virtual_time, replica_world
-from tests.unit.storage_support import TOPIC_ID, headers
+from tests.unit.storage_support import NOW_MS, TOPIC_ID, headers
 from trioq.errors import CorruptMessage
 from trioq.replication.fetch_session_state import Position
 from trioq.replication.partition import Partition
@@ -279,6 +279,22 @@ def test_deleted_records_go_on_followers_too() -> None:
             assert broker.log().segments.items[0].base_offset > 0
 
     run(story, topic_config={"segment.bytes": "1024"})
+
+
+def test_the_leader_of_a_follower_that_rests_hears_where_retention_let_its_log_begin() -> None:
+    async def story(world: ReplicaWorld) -> None:
+        world.elect(1)
+        for _ in range(6):
+            world.produce(b"x" * 500)
+        await world.settled()
+        isr = world.brokers[1].partition().isr
+        assert isr is not None
+        assert isr.start_of(2) == 0
+        log = world.brokers[2].log()
+        assert log.delete_retired_segments(NOW_MS)
+        await world.until(lambda: isr.start_of(2) == log.log_start_offset > 0)
+
+    run(story, topic_config={"segment.bytes": "1024", "retention.bytes": "1024"})
 
 
 def test_a_follower_whose_tail_was_torn_copies_it_again() -> None:

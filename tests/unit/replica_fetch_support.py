@@ -199,6 +199,7 @@ def fetch_request(
     wait_ms: int = 500,
     max_bytes: int = 1 << 20,
     rack: str = "",
+    log_start: int = -1,
 ) -> FetchRequest:
     """Fetch from `positions`: partition to offset."""
     asked = [
@@ -208,6 +209,7 @@ def fetch_request(
             partition_max_bytes=max_bytes,
             current_leader_epoch=leader_epoch,
             last_fetched_epoch=last_epoch,
+            log_start_offset=log_start,
         )
         for number, offset in positions.items()
     ]

@@ -623,6 +623,10 @@ def test_consumers_of_another_rack_are_sent_to_the_follower_there(
     fetch(leader, 3, {0: 2})
     fetch(leader, -1, {0: 2}, rack="b")
     assert fetched(leader, -1) is None, "the follower does not have it yet"
+    fetch(leader, 2, {0: 2}, log_start=1)
+    assert partitions_of(fetched(leader, -1))[0].preferred_read_replica == 2
+    assert preferred("b", 0) == (-1, True), "the follower does not have it any more"
+    assert preferred("b", 1) == (2, False)
 
 
 def test_nobody_is_sent_away_without_a_rack_aware_selector(leader: Leader) -> None:

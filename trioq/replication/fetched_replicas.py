@@ -173,6 +173,10 @@ class FetchedReplicas:
             self._state.moved(key)
             self._wake.set()
 
+    def log_start_moved(self, partition: Replica) -> None:
+        """See trioq.replication.waiters.SettleWatcher."""
+        self._state.moved(key_of(partition))
+
     # ---- trouble ------------------------------------------------------------------------
 
     def _failed(self, key: PartitionKey, error: KafkaError) -> None:

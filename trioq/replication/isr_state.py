@@ -249,6 +249,11 @@ class IsrState:
             return -1
         return follower.end_offset
 
+    def start_of(self, replica_id: int) -> int:
+        """Where a replica's log begins, as it stated last; -1 if it did not."""
+        follower = self._followers.get(replica_id)
+        return -1 if follower is None else follower.log_start_offset
+
     def is_in_sync(self, replica_id: int) -> bool:
         """Whether it is a committed member that fetches in the epoch of its membership."""
         follower = self._followers.get(replica_id)

@@ -132,9 +132,13 @@ class Partition(LeaderSide, FollowerSide):
             self._follower_progressed()
 
     def _log_start_moved(self, _log: Log) -> None:
-        """Followers hear of it although nothing is appended, with the answers that they get."""
+        """Followers hear of it although nothing is appended, with the answers that they get; of a
+        follower its leader does.
+        """
         for listener in tuple(self._replica_listeners):
             listener.log_start_moved(self)
+        if self.settle_watcher is not None:
+            self.settle_watcher.log_start_moved(self)
 
     # ---- reading ------------------------------------------------------------------------
 

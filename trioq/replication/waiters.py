@@ -75,6 +75,10 @@ class SettleWatcher(Protocol):
         """What the partition appended is as safe as it must be before it is stated."""
         ...
 
+    def log_start_moved(self, partition: Replica) -> None:
+        """Retention was here: the next fetch is to state where the log begins now."""
+        ...
+
 
 class JoinWatcher(Protocol):
     """Whoever lets followers join the in-sync replicas, and says which replicas have failed."""

@@ -79,6 +79,9 @@ class NearbyAnswer(FetchAnswer):
             broker = brokers.get(replica)
             if broker is None or broker.rack != self._rack or not isr.is_in_sync(replica):
                 continue
+            # Retention there may be ahead of that here: the consumer would be sent to and fro.
+            if isr.start_of(replica) > fetch_offset:
+                continue
             end_offset = isr.end_of(replica)
             if end_offset > best_end:
                 best, best_end = replica, end_offset
