@@ -27,7 +27,9 @@ pytestmark = pytest.mark.trio
 async def three(world, **options):
     for broker in (1, 2, 3):
         await world.join(broker, **options)
-    return await world.controller()
+    controller = await world.controller()
+    await controller.until(lambda image: len(image.brokers) == len(world.members))
+    return controller
 
 
 async def until(holds):
@@ -232,8 +234,20 @@ async def test_what_a_controller_left_half_done_is_undone_by_the_next(world):
 
 async def test_safety_17_a_batch_that_a_leader_overtook_is_written_again_without_the_loser(world):
     controller = await three(world)
-    overtaken, other = await world.create(NewTopic("t", 1, 3), NewTopic("u", 2, 3))
+    overtaken, _ = await world.create(NewTopic("t", 1, 3), NewTopic("u", 2, 3))
     gone = another(world, controller)
+    chain = controller.controller._term.chain
+    windows, was_refused = [], trio.Event()
+
+    async def write_all(writes):
+        written = await WriteChain.write_all(chain, writes)
+        if writes[0][0].path.startswith(layout.TOPIC_IDS):
+            windows.append([operation.path for write in writes for operation in write])
+            if written.refused:
+                was_refused.set()
+        return written
+
+    chain.write_all = write_all
     # A change by a leader that the controller has not seen when it decides.
     await controller.follower._lock.acquire()
     state = overtaken.partitions[0]
@@ -243,8 +257,8 @@ async def test_safety_17_a_batch_that_a_leader_overtook_is_written_again_without
         feed.with_entry([Set(path, after.encode(), state.partition_epoch)])
     )
     await gone.stop()
-    await controller.until(lambda image: gone.broker_id not in image.brokers)
-    await trio.testing.wait_all_tasks_blocked(0.05)
+    with trio.fail_after(PATIENCE_S):
+        await was_refused.wait()
     controller.follower._lock.release()
     image = await controller.until(
         lambda image: all(
@@ -253,8 +267,11 @@ async def test_safety_17_a_batch_that_a_leader_overtook_is_written_again_without
             for state in topic.partitions
         )
     )
+    others = {layout.partition_path(image.topics["u"].topic_id, number) for number in range(2)}
+    first, second, *_ = windows
+    assert set(first) == {path, *others}
+    assert set(second) == others
     assert [state.partition_epoch for state in image.topics["u"].partitions] == [1, 1]
-    assert len(other.partitions) == 2
 
 
 async def test_safety_17_two_hundred_leaders_that_died_are_followed_in_two_multis(world):
