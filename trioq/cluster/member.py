@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from trioq import logs
 from trioq.cluster.forwarding import Forwarder, RoutedAdmin
 from trioq.cluster.handover import Handover
 from trioq.cluster.log_ends import ask_log_ends
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from trioq.metastore.layout import BrokerRegistration
     from trioq.metastore.zookeeper import ZooKeeperMetastore
     from trioq.server.context import Context
+
+_log = logs.get_logger("trioq.cluster")
 
 
 class Member:
@@ -166,6 +169,7 @@ class Member:
             for broker_id in before.brokers.keys() | after.brokers.keys():
                 if before.brokers.get(broker_id) != after.brokers.get(broker_id):
                     self.peers.forget(broker_id)
+                    self._tell_of_listener(broker_id, after)
         self.fetchers.follow(before, after)
         terms_led, replica_fetches = (
             self._context.partitions.terms_led,
@@ -190,6 +194,18 @@ class Member:
         self._context.partitions.use_broker_epoch(registration.broker_epoch)
         self.fetchers.refresh()
         self._groups.use_broker_epoch(registration.broker_epoch, generation=generation)
+
+    def _tell_of_listener(self, broker_id: int, image: ClusterImage) -> None:
+        """Log that a broker was started with other listeners than this one."""
+        broker = image.brokers.get(broker_id)
+        if broker is not None and self._listener_name not in broker.endpoints:
+            _log.error(
+                "a broker cannot be reached by this one",
+                broker=broker_id,
+                its_listeners=list(broker.endpoints),
+                needed=self._listener_name,
+                do="give each broker that listener, or correct inter.broker.listener.name",
+            )
 
     def _address_of(self, broker_id: int) -> tuple[str, int] | None:
         broker = self._follower.image.brokers.get(broker_id)

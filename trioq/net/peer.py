@@ -188,7 +188,10 @@ class Peers:
         address = self._address_of(broker_id)
         if address is None:
             await trio.lowlevel.checkpoint()
-            raise PeerUnreachable(f"broker {broker_id} is not registered in the cluster")
+            raise PeerUnreachable(
+                f"broker {broker_id} is not registered in the cluster, or not with the listener "
+                "by which brokers reach each other"
+            )
         backoff_s = min(self._backoff_s * 2.0 ** min(route.failures, 30), self._max_backoff_s)
         route.failures += 1
         try:
