@@ -448,6 +448,24 @@ def follower_with_a_corrupted_log(scene: Scene) -> None:
     scene.start(number)
 
 
+@fault("replica_fetch_failed")
+def follower_that_finds_its_files_damaged(scene: Scene) -> None:
+    """After a clean stop nothing is read at the start: the next record finds it, and all is copied
+    anew.
+    """
+    number = scene.follower()
+    scene.note(f"{number} is stopped")
+    assert scene.cluster.brokers[number].terminate() == 0
+    paths = scene.cluster.brokers[number].segment_paths(scene.topic)
+    scene.note(f"the files of {number} are overwritten")
+    for path in paths:
+        path.write_bytes(b"\x55" * path.stat().st_size)
+        for suffix in (".index", ".timeindex"):
+            path.with_suffix(suffix).unlink(missing_ok=True)
+    scene.goes_on()
+    scene.start(number)
+
+
 @fault()
 def leader_bounces_without_its_tail(scene: Scene) -> None:
     """As after a power failure, and back before its session has ended: it leads no more, since
