@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests.unit.scripted_broker import ScriptedBroker
-from trioq.cli import cluster_moves, running
+from trioq.cli import cluster_moves, output, running
 from trioq.cli.app import trioq
 from trioq.wire.api_keys import ApiKey
 from trioq.wire.messages.alter_partition_reassignments import (
@@ -389,6 +389,19 @@ def test_leaders_are_elected_and_what_cannot_be_is_told(cluster):
     ]  # fmt: skip
     kinds = [one.election_type for one in cluster.asked("ElectLeaders")]
     assert kinds == [0, 1]
+
+
+def test_a_terminal_is_shown_no_optional_column_that_is_empty(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(output.sys, "stdout", Terminal())
+    rows = [("orders", None, None), ("copy", 3, None)]
+    output.print_table("t", ["topic", "adding", "removing"], rows, optional=["adding", "removing"])
+    shown = output.sys.stdout.getvalue()
+    assert "adding" in shown
+    assert "removing" not in shown
 
 
 def test_a_terminal_sees_how_far_the_moves_are(cluster, monkeypatch):

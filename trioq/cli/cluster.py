@@ -86,6 +86,7 @@ def describe(ctx: click.Context, all_partitions: bool, as_json: bool) -> None:
             )
             for one in view.brokers
         ],
+        optional=["rack", "failed"],
     )
     shown = [one for one in view.partitions if all_partitions or one.problem]
     if shown:
@@ -100,6 +101,7 @@ def describe(ctx: click.Context, all_partitions: bool, as_json: bool) -> None:
                 )
                 for one in shown
             ],
+            optional=["adding", "removing"],
         )
 
 

@@ -17,8 +17,17 @@ def print_json(value: object) -> None:
     click.echo(json.dumps(value, indent=2))
 
 
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A table on a terminal; elsewhere a line of tab-separated values for each row."""
+def print_table(
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    *,
+    optional: Sequence[str] = (),
+) -> None:
+    """A table on a terminal; elsewhere a line of tab-separated values for each row.
+
+    On a terminal the `optional` columns are left out where no row has anything in them.
+    """
     if not sys.stdout.isatty():
         for row in rows:
             click.echo("\t".join(_shown(cell) for cell in row))
@@ -28,11 +37,17 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
     from rich.table import Table  # noqa: PLC0415
 
     table = Table(title=escape(title), title_justify="left", box=None, header_style="bold")
-    for position, column in enumerate(columns):
+    shown = [
+        position
+        for position, column in enumerate(columns)
+        if column not in optional or any(row[position] is not None for row in rows)
+    ]
+    for position in shown:
+        column = columns[position]
         numeric = all(isinstance(row[position], int) for row in rows)
         table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(escape(_shown(cell)) for cell in row))
+        table.add_row(*(escape(_shown(row[position])) for position in shown))
     Console().print(table)
 
 
