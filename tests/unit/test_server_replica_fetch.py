@@ -308,6 +308,23 @@ def test_a_consumer_does_not_go_on_with_a_followers_session(leader: Leader) -> N
     assert fetched(leader, -1).error_code == FetchSessionIdNotFound.code
 
 
+def test_a_session_that_a_follower_has_left_behind_is_closed(leader: Leader) -> None:
+    """It was killed, or has another leader: it would hear of each record for ever."""
+    sessions = {}
+    for replica in (2, 3):
+        fetch(leader, replica, {0: 0}, session=(0, 0), wait_ms=0)
+        sessions[replica] = fetched(leader, replica).session_id
+    leader.clock.s += 119
+    fetch(leader, 3, {}, session=(sessions[3], 1), wait_ms=0)
+    assert fetched(leader, 3).error_code == 0
+    leader.clock.s += 2
+    fetch(leader, 2, {0: 0}, session=(0, 0), wait_ms=0)  # knows nothing of the one before
+    assert fetched(leader, 2).session_id != sessions[2]
+    assert len(leader.ctx.fetch_sessions) == len(leader.partitions[0]._replica_listeners) == 2
+    fetch(leader, 3, {}, session=(sessions[3], 2), wait_ms=0)
+    assert fetched(leader, 3).error_code == 0
+
+
 def test_a_followers_session_has_room_where_consumers_have_taken_all(leader: Leader) -> None:
     ids = [open_session(leader, -1) for _ in range(11)]
     assert all(ids[:10])

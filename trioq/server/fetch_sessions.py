@@ -226,6 +226,8 @@ class FetchSessions:
         `make` makes it, if not FetchSession itself.
         """
         kind = make or FetchSession
+        if not kind.gives_way:
+            self._close_left(now_s)
         if len(self._sessions) >= self._slots and not self._evict(
             now_s, at_once=not kind.gives_way
         ):
@@ -269,6 +271,20 @@ class FetchSessions:
         session = self._sessions.pop(session_id, None)
         if session is not None:
             session.close()
+
+    def _close_left(self, now_s: float) -> None:
+        """Close followers' sessions that were not used for `eviction_s`: a follower fetches all the
+        time, and one that has another leader, or was killed, leaves its session behind, which
+        would hear of each record.
+        """
+        left = []
+        for one in self._sessions.values():  # those used least recently come first
+            if now_s - one.last_used_s < self._eviction_s:
+                break
+            if not one.gives_way and one.parked is None:
+                left.append(one.session_id)
+        for session_id in left:
+            self.close(session_id)
 
     def _evict(self, now_s: float, *, at_once: bool) -> bool:
         """Make room; with `at_once` also at the cost of a consumer that comes often."""
