@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import socket
+import sys
 import tempfile
 
 import pytest
@@ -178,6 +179,22 @@ def test_gathered_write_and_read(file, sizes):
     assert out[: len(data)] == data
     assert socket_io.pread_into(file.fileno(), out, 7, len(data) + 20) == len(data)
     assert socket_io.pread_into(file.fileno(), out, 10**9, 5) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere every wait counts")
+def test_a_long_write_takes_time_only_if_the_thread_has_slept(tmp_path):
+    resource = pytest.importorskip("resource")
+    data = bytes(300_000)
+    fd = os.open(tmp_path / "synced", os.O_RDWR | os.O_CREAT | os.O_DSYNC)
+    try:
+        for number in range(10):
+            before = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+            seconds = socket_io.pwritev_all(fd, [data], number * len(data))
+            has_slept = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw != before
+            assert has_slept or seconds == 0.0
+        assert socket_io.pwritev_all(fd, [b"x"], 0) > 0.0
+    finally:
+        os.close(fd)
 
 
 def test_short_writes_are_continued():

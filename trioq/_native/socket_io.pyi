@@ -39,7 +39,8 @@ def sendfile(out_fd: int, in_fd: int, position: int, count: int) -> int:
 def pwritev_all(fd: int, buffers: list[_AnyBuffer], position: int) -> float:
     """Write all buffers, in order, from `position` on.
 
-    Returns the seconds that the system's calls took, without any wait for the interpreter lock.
+    Returns the seconds that the system's calls took, without any wait for the interpreter lock, and
+    on Linux for more than 64 KiB 0 where none of them had to wait for anything but the processor.
     Short writes are continued. After an OSError any part may have been written.
     """
 

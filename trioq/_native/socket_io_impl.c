@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 #if defined(__linux__)
+#include <sys/resource.h>
 #include <sys/sendfile.h>
 #endif
 
@@ -71,5 +72,14 @@ ssize_t trioq_pwritev(int fd, const struct iovec *buffers, int count, int64_t po
         }
     }
     return 0;
+#endif
+}
+
+int64_t trioq_sleeps(void) {
+#if defined(__linux__)
+    struct rusage usage;
+    return getrusage(RUSAGE_THREAD, &usage) == 0 ? (int64_t)usage.ru_nvcsw : -1;
+#else
+    return -1;
 #endif
 }

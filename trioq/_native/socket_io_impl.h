@@ -22,4 +22,8 @@ ssize_t trioq_sendfile(int out_fd, int in_fd, int64_t position, size_t count);
 /* pwritev(2); where it is missing, the first buffer alone by pwrite (a short write). */
 ssize_t trioq_pwritev(int fd, const struct iovec *buffers, int count, int64_t position);
 
+/* How often this thread has waited for something, such as a disk, rather than only for its turn on
+ * a processor; -1 where the system does not tell. */
+int64_t trioq_sleeps(void);
+
 #endif
