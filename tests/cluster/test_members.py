@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 from tests.cluster.harness import SESSION_TIMEOUT_S, Cluster
@@ -63,6 +65,22 @@ def test_any_broker_creates_topics_on_first_use(cluster: Cluster, topic: str, nu
         (found,) = client.call(ApiKey.METADATA, asked).topics
     assert found.error_code == 0
     assert sorted(found.partitions[0].replica_nodes) == [1, 2, 3]
+
+
+def test_brokers_that_are_all_stopped_at_once_wait_for_nobody(cluster: Cluster, topic: str):
+    cluster.create(topic, 6)
+    cluster.until_whole(topic, 6)
+    brokers = list(cluster.brokers.values())
+    lines = [len(broker.log_lines()) for broker in brokers]
+    for broker in brokers:
+        broker.signal(signal.SIGTERM)
+    assert [broker.wait() for broker in brokers] == [0] * len(brokers)
+    for broker, before in zip(brokers, lines, strict=True):
+        told = [str(line.get("event")) for line in broker.log_lines()[before:]]
+        assert "stopping" in told
+        assert not [one for one in told if "not handed over" in one]
+    cluster.mend()
+    cluster.until_whole(topic, 6)
 
 
 def test_a_broker_whose_id_was_taken_while_it_slept_stops_in_order(cluster: Cluster):
