@@ -281,6 +281,8 @@ class GroupCoordinator:
     ) -> FetchedOffsets | KafkaError:
         """OffsetFetch: what is durable of `partitions`, or of all."""
         group = self.groups.find(group_id)
+        if not isinstance(group, KafkaError):
+            group = self._slots.present_refusal() or group
         if not isinstance(group, Group):
             return group or {}
         machine = group.machine

@@ -64,7 +64,7 @@ class GroupRegistry:
         if group is None:
             slot = self.slots.of(group_id)
             return slot if isinstance(slot, KafkaError) else None
-        return group.slot.refusal or self.slots.present_refusal() or group.damage or group
+        return group.slot.refusal or self.slots.lease_refusal() or group.damage or group
 
     def find_or_make(self, group_id: str) -> Group | KafkaError:
         """The group, if need be without a machine, or why it is refused."""

@@ -5,7 +5,7 @@ slot by a state of the image that names it in its present broker epoch (SAFETY r
 epoch fences every write (rule 7); past the session's lease nothing is led and nothing answered
 (rule 12): what was led then is read anew once the lease is back. A slot is also moved while its
 leader lives, and then no lease keeps the next leader waiting: so after a gap of the loop nothing is
-answered before the image is that of now.
+told from memory before the image is that of now. Writes are fenced, and go on.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ class LedSlots:
         slot = self._led.get(Slots(count).slot_of(group_id))
         if slot is None:
             return _NOT_LED
-        return slot.refusal or self.present_refusal() or slot
+        return slot.refusal or self.lease_refusal() or slot
 
     def leader_of(self, group_id: str) -> int | None:
         """The id of the broker that coordinates the group; None while no live one does."""
@@ -207,7 +207,10 @@ class LedSlots:
         return None if self._holds_lease() else _NOT_LED
 
     def present_refusal(self) -> KafkaError | None:
-        """What to answer instead of anything from memory: `lease_refusal`, or after a gap."""
+        """What to answer instead of what is told from memory: `lease_refusal`, or after a gap.
+
+        What is written needs no more than the lease: the slot's epoch fences it.
+        """
         refusal = self.lease_refusal()
         if refusal is None and self._is_behind is not None:
             return _BEHIND if self._is_behind(self._clock.monotonic_s()) else None
