@@ -168,9 +168,9 @@ def _any_log() -> Patch:
     """Rule 9: of those that may have lost something any is elected, not the furthest."""
     review = review_state.review
 
-    def broken(state: Any, live: Any, rules: Any, *, logs: Any = None) -> Any:
+    def broken(state: Any, live: Any, rules: Any, *, logs: Any = None, **how: Any) -> Any:
         same = None if logs is None else dict.fromkeys(logs, LogEnd(0, 0))
-        return review(state, live, rules, logs=same)
+        return review(state, live, rules, logs=same, **how)
 
     return patch.object(review_state, "review", broken)
 
@@ -213,8 +213,8 @@ def _unclean() -> Patch:
     """Any replica that is alive may lead."""
     review = review_state.review
 
-    def broken(state: Any, live: Any, rules: Any, *, logs: Any = None) -> Any:
-        return review(state, live, rules._replace(unclean=True), logs=logs)
+    def broken(state: Any, live: Any, rules: Any, **how: Any) -> Any:
+        return review(state, live, rules._replace(unclean=True), **how)
 
     return patch.object(review_state, "review", broken)
 
