@@ -195,7 +195,8 @@ async def register_broker(
                 raise StartupError(
                     f"broker id {registration.broker_id} is taken by a broker on host"
                     f" {holder.host} (incarnation {holder.incarnation}): give this one"
-                    " another --node-id, or stop that one"
+                    " another --node-id, or stop that one; if it is dead, its session ends within"
+                    " zookeeper.session.timeout.ms, and this one can start then"
                 )
 
 
