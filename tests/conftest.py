@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +12,8 @@ import pytest
 CLUSTERS = "tests/cluster/"
 WAIT = (CLUSTERS, *(f"tests/{name}/" for name in ("e2e", "faults", "zookeeper", "contract")))
 """Tests that wait more than they compute, the longest first."""
+
+MANY_FILES = 200
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Run in the background by a shell (`make test &`). Programs started by tests would inherit it,
@@ -26,6 +30,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return next(waits, len(WAIT))
 
     items.sort(key=rank)
+
+
+def pytest_collection_finish() -> None:
+    """What was collected stays to the end: the garbage collector need not look at it each time."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_runtest_logfinish() -> None:
+    """Files of logs in memory wait for the garbage collector, as a log and its directory know each
+    other; where it comes by too rarely they would use up the descriptors of the process.
+    """
+    if len(list(Path("/dev/fd").iterdir())) > MANY_FILES:
+        gc.collect()
 
 
 @pytest.hookimpl(optionalhook=True)
