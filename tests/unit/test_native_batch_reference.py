@@ -26,7 +26,7 @@ from tests.reference.strategies import (
 from trioq._native import batch
 from trioq.record.batch import Record
 
-thorough = settings(deadline=None, max_examples=400)
+thorough = settings(deadline=None, max_examples=200)
 
 
 def fields(header):

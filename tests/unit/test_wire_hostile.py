@@ -25,7 +25,7 @@ from trioq.wire.schema import MAX_REQUEST_ELEMENTS, Message
 
 every_version = pytest.mark.parametrize(("cls", "version"), implemented(), ids=message_id)
 quick = settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
 )
 
 

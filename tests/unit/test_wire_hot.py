@@ -31,7 +31,7 @@ from trioq.wire.schema import Message, Struct, array, wire
 
 every_version = pytest.mark.parametrize(("cls", "version"), implemented(), ids=message_id)
 quick = settings(
-    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
 )
 
 

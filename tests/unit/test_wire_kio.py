@@ -20,7 +20,7 @@ from trioq.wire.schema import Message
 
 every_version = pytest.mark.parametrize(("cls", "version"), known_to_kio(), ids=message_id)
 quick = settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
 )
 
 
