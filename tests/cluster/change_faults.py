@@ -285,7 +285,8 @@ def topic_grows_and_the_controller_dies(scene: Scene) -> None:
         client.send(ApiKey.CREATE_PARTITIONS, message)
         time.sleep(scene.random.random() * 0.03)
         scene.kill(controller)
+    scene.goes_on()
+    scene.start(controller)  # three replicas want three brokers
     cluster.until(grown, f"{name} has {count} partitions")
-    scene.start(controller)
     cluster.until_whole(name, count)
     scene.goes_on()
