@@ -176,6 +176,7 @@ def topic_is_made_anew_meanwhile(scene: Scene) -> None:
     away = scene.follower()
     put(scene, name, [b"old"] * 30)
     scene.kill(away)
+    cluster.until(lambda: away not in cluster.view().brokers, f"{away} is missed")
 
     def deleted() -> bool:
         with cluster.client(timeout_s=15) as client:

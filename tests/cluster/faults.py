@@ -23,6 +23,13 @@ OUTAGE_S = 1.2 * SESSION_TIMEOUT_S
 """How long ZooKeeper is away: sessions run out meanwhile."""
 
 NOT_YET_S = 1.0
+COORDINATOR_MOVES = frozenset(
+    {
+        confluent_kafka.KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        confluent_kafka.KafkaError.COORDINATOR_NOT_AVAILABLE,
+        confluent_kafka.KafkaError.NOT_COORDINATOR,
+    }
+)
 
 
 class Fault(NamedTuple):
@@ -109,11 +116,24 @@ def commit(scene: Scene, group: str, after: int) -> int:
     try:
         for offset in range(after + 1, after + 6):
             place = confluent_kafka.TopicPartition(scene.topic, 0, offset)
-            (done,) = consumer.commit(offsets=[place], asynchronous=False)
-            assert done.error is None, done
+            scene.cluster.until(
+                lambda place=place: is_committed(consumer, place), f"{group} commits {offset}"
+            )
     finally:
         consumer.close()
     return after + 5
+
+
+def is_committed(consumer: confluent_kafka.Consumer, place: confluent_kafka.TopicPartition) -> bool:
+    """False while the group moves to another coordinator, which clients may be told of here."""
+    try:
+        (done,) = consumer.commit(offsets=[place], asynchronous=False)
+    except confluent_kafka.KafkaException as error:
+        if error.args[0].code() in COORDINATOR_MOVES:
+            return False
+        raise
+    assert done.error is None, done
+    return True
 
 
 def read_committed(scene: Scene, group: str) -> int:
