@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import signal
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,9 @@ def pytest_runtest_logfinish() -> None:
     other; where it comes by too rarely they would use up the descriptors of the process.
     """
     if len(list(Path("/dev/fd").iterdir())) > MANY_FILES:
-        gc.collect()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)  # of clients that leave sockets
+            gc.collect()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -27,9 +27,10 @@ LOGIN = """Server {
 STORE_PASSWORD = "only-for-this-test"
 
 
-@pytest.fixture
-def guarded(tmp_path: Path) -> Iterator[ZooKeeperAddress]:
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ZooKeeperAddress]:
     """A server that knows two users; the address of one of them."""
+    tmp_path = tmp_path_factory.mktemp("guarded")
     login = tmp_path / "login.conf"
     login.write_text(LOGIN)
     provider = "authProvider.sasl=org.apache.zookeeper.server.auth.SASLAuthenticationProvider"
@@ -77,9 +78,10 @@ async def test_a_user_of_servers_that_know_no_users_is_told_so(tmp_path):
                 pass
 
 
-@pytest.fixture
-def encrypted(tmp_path: Path) -> Iterator[ZooKeeperAddress]:
+@pytest.fixture(scope="module")
+def encrypted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ZooKeeperAddress]:
     """A server with a TLS port; the address with the certificate to trust."""
+    tmp_path = tmp_path_factory.mktemp("encrypted")
     keys, certificate = tmp_path / "keys.p12", tmp_path / "server.pem"
     (port,) = free_ports(1)
     settings = [
@@ -126,3 +128,4 @@ async def test_a_server_that_is_not_trusted_is_not_used(encrypted, tmp_path):
     ):
         async with open_zookeeper(distrusting, SystemClock()):
             pass
+    gc.collect()  # here, not in somebody else's test
