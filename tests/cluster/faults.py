@@ -527,4 +527,6 @@ def follower_with_an_empty_disk(scene: Scene) -> None:
         for one in sorted(path.rglob("*"), reverse=True):
             one.rmdir() if one.is_dir() else one.unlink()
     scene.goes_on()
+    # Nothing on the disk says that it is the same broker: it would be refused before that.
+    scene.cluster.until(lambda: number not in scene.cluster.view().brokers, f"{number} is missed")
     scene.start(number)
