@@ -6,6 +6,7 @@ silent, as a network does.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -183,7 +184,7 @@ class World:
                 endpoints={"PLAINTEXT": ("localhost", 9092 + broker_id)},
                 directory_ids=(directory or f"dir-{broker_id}",),
                 host="host",
-                incarnation=f"{broker_id}-{id(object())}",
+                incarnation=f"{broker_id}-{uuid.uuid4()}",
                 clean=clean,
             ),
             BrokerConfig.from_mapping({"node.id": str(broker_id), **(config or {})}),
