@@ -38,6 +38,7 @@ from trioq.wire.messages.create_partitions import (
 from trioq.wire.messages.create_topics import CreateTopicsResponse, CreateTopicsResponseTopic
 from trioq.wire.messages.delete_groups import DeleteGroupsResponse, DeleteGroupsResponseResult
 from trioq.wire.messages.delete_topics import DeleteTopicsResponse, DeleteTopicsResponseTopic
+from trioq.wire.messages.describe_cluster import DescribeClusterResponse
 from trioq.wire.messages.describe_configs import (
     DescribeConfigsResponse,
     DescribeConfigsResponseConfig,
@@ -88,6 +89,7 @@ class Cluster(ScriptedBroker):
         super().__init__(
             {
                 ApiKey.METADATA: self._metadata,
+                ApiKey.DESCRIBE_CLUSTER: lambda _: DescribeClusterResponse(controller_id=1),
                 ApiKey.FIND_COORDINATOR: self._coordinator,
                 ApiKey.LIST_OFFSETS: self._offsets,
                 **(answers or {}),
