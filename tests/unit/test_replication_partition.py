@@ -8,6 +8,7 @@ import pytest
 
 from tests.unit.storage_support import NOW_MS, TOPIC_ID, TP, batch, open_dirs, region_bytes
 from trioq._native.batch import seal, validate
+from trioq.clock import ManualClock
 from trioq.config import BrokerConfig, TopicConfig
 from trioq.errors import (
     FencedLeaderEpoch,
@@ -20,12 +21,14 @@ from trioq.errors import (
     NotEnoughReplicas,
     NotLeaderOrFollower,
     OffsetOutOfRange,
+    OutOfOrderSequenceNumber,
     UnknownLeaderEpoch,
 )
 from trioq.metastore.layout import PartitionState
 from trioq.record.batch import read_records
 from trioq.record.compression import Codec
 from trioq.replication.partition import ACKS_ALL, Partition
+from trioq.replication.producing import SETTLES_S
 from trioq.storage.memory_disk import MemoryDisk
 
 BROKER = BrokerConfig.from_mapping({"node.id": "1"})
@@ -275,3 +278,36 @@ def test_commit_policy_acknowledges_after_the_sync() -> None:
         pass
     assert waiter.told == [(0, None)]
     assert world.partition.log.high_watermark == 1
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["gap", "unknown producer"])
+def test_after_a_change_of_leaders_nothing_is_taken_before_what_it_follows(known: bool) -> None:
+    """The batch before it was refused when another led; both had been sent at once."""
+    world = World()
+    if known:
+        world.append(batch(b"a", producer=(5, 0, 0)))
+        world.dirs.end_pass()
+    world.partition.apply_state(state(leader=2, epoch=1, version=1))
+    first = 1 if known else 0
+    with pytest.raises(NotLeaderOrFollower):
+        world.append(batch(b"b", b"c", producer=(5, 0, first)))
+    world.partition.apply_state(state(epoch=2, version=2))
+    with pytest.raises(NotLeaderOrFollower, match="led here again since a moment ago"):
+        world.append(batch(b"d", producer=(5, 0, first + 2)))
+    for sequence, values in ((first, (b"b", b"c")), (first + 2, (b"d",))):
+        assert not world.append(batch(*values, producer=(5, 0, sequence))).duplicate
+    assert world.append(batch(b"b", b"c", producer=(5, 0, first))).duplicate
+
+
+def test_some_time_after_a_change_of_leaders_a_gap_is_out_of_order() -> None:
+    world = World()
+    world.append(batch(b"a", producer=(5, 0, 0)))
+    world.dirs.end_pass()
+    world.partition.apply_state(state(leader=2, epoch=1, version=1))
+    world.partition.apply_state(state(epoch=2, version=2))
+    clock = world.partition.log.log_dir.clock
+    assert isinstance(clock, ManualClock)
+    clock.advance(SETTLES_S)
+    with pytest.raises(OutOfOrderSequenceNumber):
+        world.append(batch(b"d", producer=(5, 0, 3)))
+    assert world.append(batch(b"e", producer=(6, 0, 3))).base_offset == 1

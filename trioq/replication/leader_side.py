@@ -37,9 +37,10 @@ class LeaderSide(ProducingSide):
         log = self.log
         end_offset = log.log_end_offset
         log.assign_epoch(state.leader_epoch, end_offset)
-        self._isr = IsrState(
-            self.local_id, state, start_offset=end_offset, now_s=log.log_dir.clock.monotonic_s()
-        )
+        now_s = log.log_dir.clock.monotonic_s()
+        self._isr = IsrState(self.local_id, state, start_offset=end_offset, now_s=now_s)
+        if self.term > 1:
+            self._resumed_s = now_s
         self.is_leader = True
         # What was told in an earlier term may have been cut off since.
         self._told_end_offset = log.written_end_offset

@@ -10,6 +10,7 @@ from trioq.errors import (
     InvalidTxnState,
     MessageTooLarge,
     NotEnoughReplicas,
+    NotLeaderOrFollower,
 )
 from trioq.record.validate import check_produced, recompress
 from trioq.replication.replica import Replica
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from trioq.storage.log import Appended
 
 ACKS_ALL = -1
+SETTLES_S = 5.0
+"""So long after a change of leaders may come what clients had sent before they heard of it."""
 
 
 class ProducingSide(Replica):
@@ -121,10 +124,32 @@ class ProducingSide(Replica):
             header = peek(batch)
         else:
             self._check_timestamps(header, now_ms)
+        if header.base_sequence > 0:
+            self._check_follows(header)
         appended = self.log.append(batch, header, leader_epoch=self.leader_epoch, now_ms=now_ms)
         if not appended.duplicate:
             self._bytes_since_progress += header.size_bytes
         return appended
+
+    def _check_follows(self, header: BatchHeader) -> None:
+        """Refuse what leaves a gap in a producer's sequence soon after leaders have changed.
+
+        Clients send several requests at once. When the first was refused, or lost with the term in
+        which it waited, and the next comes after this broker leads again, it must not be taken: of
+        a producer that is not known here it would be, as any sequence is, and librdkafka then holds
+        the first for stored. Nor is it out of order, for which librdkafka begins a new epoch and
+        stores what it had not heard of twice. Told of another leader, clients send all again, in
+        order.
+
+        Raises NotLeaderOrFollower.
+        """
+        clock = self.log.log_dir.clock
+        if clock.monotonic_s() - self._resumed_s < SETTLES_S and self.log.leaves_gap(header):
+            raise NotLeaderOrFollower(
+                f"{self.topic_partition} is led here again since a moment ago; sequence "
+                f"{header.base_sequence} of producer {header.producer_id} has to wait for those "
+                "before it"
+            )
 
     def _check_timestamps(self, header: BatchHeader, now_ms: int) -> None:
         if header.max_timestamp > now_ms + self._after_max_ms:

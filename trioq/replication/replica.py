@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from trioq._native.partition_head import PartitionHead
@@ -69,6 +70,7 @@ class Replica(PartitionHead):
         "_max_message_bytes",
         "_needs_keys",
         "_replica_listeners",
+        "_resumed_s",
         "_strict",
         "_told_end_offset",
         "broker_epoch",
@@ -106,6 +108,8 @@ class Replica(PartitionHead):
         """The latest partition state that was applied."""
         self.term = 0
         """Changes with every change of role, leader or leader epoch."""
+        self._resumed_s = -math.inf
+        """Monotonic: when this term as leader began, where others went before it here."""
         self.join_watcher: JoinWatcher | None = None
         """Told of followers that may join the ISR, and of a log that failed; None on a broker that
         is no member of a cluster."""

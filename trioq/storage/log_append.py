@@ -88,6 +88,13 @@ class AppendLog(LogState):
         last_offset = base_offset + header.last_offset_delta
         return Appended(base_offset, last_offset, append_time_ms, self.log_start_offset, False)
 
+    def leaves_gap(self, header: BatchHeader) -> bool:
+        """True if sequences before this batch's are missing here, as far as is known.
+
+        Raises KafkaStorageError.
+        """
+        return header.producer_id >= 0 and self.judging_producers.leaves_gap(header)
+
     def _check_append(self, size_bytes: int) -> None:
         """Raise what keeps a batch of that size from being appended now, if anything does."""
         if self.failed:

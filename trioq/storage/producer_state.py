@@ -123,6 +123,18 @@ class ProducerState(ProducerWindows):
             )
         return None
 
+    def leaves_gap(self, header: SequencedBatch) -> bool:
+        """True if the batch is neither the first of its producer and epoch, nor next, nor known."""
+        entry = self._entries.get(header.producer_id)
+        first = header.base_sequence
+        if entry is None or header.producer_epoch > entry.epoch:
+            return first > 0
+        if header.producer_epoch < entry.epoch:
+            return False
+        last = entry.last_sequence
+        ahead = (first - (last + 1)) & MAX_SEQUENCE
+        return 0 < ahead <= MAX_SEQUENCE // 2
+
     def check_marker(self, producer_id: int, producer_epoch: int, marker: EndMarker) -> None:
         """Judge a transaction marker.
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tests.sim.cluster.world import Broker, World
 
 HEADER: Any = SimpleNamespace(
-    size_bytes=1, base_timestamp=0, max_timestamp=0, is_transactional=False
+    base_sequence=-1, size_bytes=1, base_timestamp=0, max_timestamp=0, is_transactional=False
 )
 
 
