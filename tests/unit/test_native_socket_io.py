@@ -230,3 +230,31 @@ def test_an_interrupted_call_runs_signal_handlers_and_goes_on():
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_accept(family):
+    host = "127.0.0.1" if family == socket.AF_INET else "::1"
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    with listening:
+        listening.setblocking(False)
+        try:
+            listening.bind((host, 0))
+        except OSError:
+            pytest.skip("no IPv6 here")
+        listening.listen()
+        assert socket_io.accept(listening.fileno()) is None
+        with socket.create_connection(listening.getsockname()[:2]) as client:
+            descriptor, peer, port = socket_io.accept(listening.fileno())
+            with socket.socket(family, fileno=descriptor):
+                assert (peer, port) == client.getsockname()[:2]
+                assert not os.get_blocking(descriptor)
+                assert not os.get_inheritable(descriptor)
+                assert socket_io.recv_into(descriptor, bytearray(8), 0, 8) == -1
+                client.sendall(b"hello")
+                into = bytearray(8)
+                while (got := socket_io.recv_into(descriptor, into, 0, 8)) == -1:
+                    pass
+                assert into[:got] == b"hello"
+    with pytest.raises(OSError, match="descriptor"):
+        socket_io.accept(-1)

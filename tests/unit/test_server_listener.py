@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from tests.unit.server_harness import ECHO, serving
+from trioq._native import socket_io
 from trioq.config import BrokerConfig, Listener
 from trioq.errors import StartupError
 from trioq.server.limits import Limits, most_log_files
@@ -75,33 +76,23 @@ async def test_connections_over_the_limit_are_closed_and_the_others_served(limit
         assert harness.reactor.counters.connections_refused == 1
 
 
-class _ExhaustedSocket:
-    """A listening socket whose first accepts fail."""
-
-    def __init__(self, real: socket.socket, errors: list[int]) -> None:
-        self._real = real
-        self._errors = errors
-
-    def fileno(self) -> int:
-        return self._real.fileno()
-
-    def accept(self) -> tuple[socket.socket, object]:
-        if self._errors:
-            raise OSError(self._errors.pop(0), "scripted")
-        return self._real.accept()
-
-    def close(self) -> None:
-        self._real.close()
-
-
 @pytest.mark.trio
 @pytest.mark.parametrize(
     ("code", "pauses"),
     [(errno.EMFILE, 1), (errno.ENFILE, 1), (errno.ECONNABORTED, 0), (errno.EPROTO, 0)],
 )
-async def test_accept_survives_its_errors(code: int, pauses: int) -> None:
+async def test_accept_survives_its_errors(
+    code: int, pauses: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (bound,) = bind(_listener("127.0.0.1"))
-    bound._socket = _ExhaustedSocket(bound._socket, [code])  # type: ignore[assignment]
+    errors, accept = [code], socket_io.accept
+
+    def failing_first(fd: int) -> tuple[int, str, int] | None:
+        if errors:
+            raise OSError(errors.pop(), "scripted")
+        return accept(fd)
+
+    monkeypatch.setattr(socket_io, "accept", failing_first)
     accepted = trio.Event()
     paused: list[None] = []
 

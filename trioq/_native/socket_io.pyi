@@ -14,6 +14,14 @@ _AnyBuffer = TypeVar("_AnyBuffer", bound=Buffer)
 IOV_MAX: int
 """Most buffers one gathered system call takes."""
 
+def accept(fd: int) -> tuple[int, str, int] | None:
+    """Accept a connection of a non-blocking listening socket: its descriptor, which is the
+    caller's, non-blocking and not inherited, and the peer's host and port; None would block.
+
+    The interpreter lock is kept: beside a busy thread of Python a broker would lose it for
+    milliseconds with every connection.
+    """
+
 def recv_into(fd: int, buf: Buffer, start: int, length: int) -> int:
     """Receive at most `length` bytes into buf[start:]: bytes received, 0 at EOF, -1 would block."""
 

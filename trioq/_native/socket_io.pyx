@@ -49,6 +49,9 @@ cdef extern from "socket_io_impl.h" nogil:
     ssize_t trioq_sendfile(int out_fd, int in_fd, int64_t position, size_t count)
     ssize_t trioq_pwritev(int fd, const iovec* buffers, int count, int64_t position)
     int64_t trioq_sleeps()
+    enum:
+        TRIOQ_HOST_SIZE
+    int trioq_accept(int fd, char* host, int* port)
 
 
 cdef int SEND_FLAGS = trioq_send_flags()
@@ -85,6 +88,18 @@ cdef ssize_t receive_some(int fd, uint8_t* into, size_t length) noexcept:
     if got < 0 and errno != EAGAIN:
         return -2
     return got
+
+
+def accept(int fd):
+    cdef char host[TRIOQ_HOST_SIZE]
+    cdef int port
+    cdef int accepted
+    while True:
+        accepted = trioq_accept(fd, host, &port)
+        if accepted >= 0:
+            return accepted, host.decode("ascii"), port
+        if not _retry(errno):
+            return None
 
 
 def recv_into(int fd, buf, Py_ssize_t start, Py_ssize_t length):

@@ -3,8 +3,11 @@
 #endif
 #include "socket_io_impl.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
 #include <unistd.h>
 #if defined(__linux__)
@@ -73,6 +76,45 @@ ssize_t trioq_pwritev(int fd, const struct iovec *buffers, int count, int64_t po
     }
     return 0;
 #endif
+}
+
+static int accept_any(int fd, struct sockaddr *address, socklen_t *size) {
+#if defined(__linux__)
+    return accept4(fd, address, size, SOCK_NONBLOCK | SOCK_CLOEXEC);
+#else
+    int accepted = accept(fd, address, size);
+    if (accepted >= 0 && (fcntl(accepted, F_SETFL, O_NONBLOCK) < 0 ||
+                          fcntl(accepted, F_SETFD, FD_CLOEXEC) < 0)) {
+        int error = errno;
+        close(accepted);
+        errno = error;
+        return -1;
+    }
+    return accepted;
+#endif
+}
+
+int trioq_accept(int fd, char host[TRIOQ_HOST_SIZE], int *port) {
+    union {
+        struct sockaddr any;
+        struct sockaddr_in v4;
+        struct sockaddr_in6 v6;
+    } address;
+    socklen_t size = sizeof(address);
+    int accepted = accept_any(fd, &address.any, &size);
+    host[0] = 0;
+    *port = 0;
+    if (accepted < 0) {
+        return -1;
+    }
+    if (address.any.sa_family == AF_INET) {
+        inet_ntop(AF_INET, &address.v4.sin_addr, host, TRIOQ_HOST_SIZE);
+        *port = ntohs(address.v4.sin_port);
+    } else if (address.any.sa_family == AF_INET6) {
+        inet_ntop(AF_INET6, &address.v6.sin6_addr, host, TRIOQ_HOST_SIZE);
+        *port = ntohs(address.v6.sin6_port);
+    }
+    return accepted;
 }
 
 int64_t trioq_sleeps(void) {

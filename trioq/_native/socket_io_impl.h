@@ -6,6 +6,9 @@
 #include <sys/types.h>
 #include <sys/uio.h>
 
+/* Room for an address as text, with its end. */
+#define TRIOQ_HOST_SIZE 46
+
 /* send()'s flags: no SIGPIPE where that can be asked for per call. */
 int trioq_send_flags(void);
 
@@ -21,6 +24,10 @@ ssize_t trioq_sendfile(int out_fd, int in_fd, int64_t position, size_t count);
 
 /* pwritev(2); where it is missing, the first buffer alone by pwrite (a short write). */
 ssize_t trioq_pwritev(int fd, const struct iovec *buffers, int count, int64_t position);
+
+/* Accepts one connection: its descriptor, non-blocking and not for programs that are started, with
+ * the peer's address; or -1 and errno. */
+int trioq_accept(int fd, char host[TRIOQ_HOST_SIZE], int *port);
 
 /* How often this thread has waited for something, such as a disk, rather than only for its turn on
  * a processor; -1 where the system does not tell. */

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from trioq import logs
+from trioq._native import socket_io
 from trioq.config import format_address
 from trioq.errors import StartupError
 
@@ -23,6 +24,9 @@ _log = logs.get_logger("trioq.server")
 BACKLOG: Final = 1024
 _ACCEPTS_PER_TURN: Final = 64
 _PAUSE_S: Final = 0.1
+_NON_BLOCKING: Final = socket.SOCK_STREAM | getattr(socket, "SOCK_NONBLOCK", 0)
+"""The kind of an accepted socket: where it can be said, Python need not make it non-blocking, for
+which it would give the interpreter lock away."""
 
 _EXHAUSTED: Final = frozenset(
     {
@@ -83,11 +87,10 @@ class BoundListener:
 
     def _accept_some(self, admit: Callable[[socket.socket, tuple[str, int], str], None]) -> bool:
         """Accept what waits, up to a turn's share; False when resources are exhausted."""
+        listening = self._socket
         for _ in range(_ACCEPTS_PER_TURN):
             try:
-                sock, address = self._socket.accept()
-            except BlockingIOError:
-                return True
+                accepted = socket_io.accept(listening.fileno())
             except OSError as error:
                 if error.errno in _EXHAUSTED:
                     _log.error(
@@ -97,7 +100,11 @@ class BoundListener:
                     )
                     return False
                 continue
-            admit(sock, (address[0], address[1]), self.listener.name)
+            if accepted is None:
+                break
+            descriptor, host, port = accepted
+            sock = socket.socket(listening.family, _NON_BLOCKING, listening.proto, descriptor)
+            admit(sock, (host, port), self.listener.name)
         return True
 
 
@@ -153,7 +160,8 @@ def _listening_socket(family: int, host: str, port: int) -> socket.socket:
 
 def prepare_accepted(sock: socket.socket) -> None:
     """Options of a client's socket: non-blocking, no delay, keepalive. Raises OSError."""
-    sock.setblocking(False)
+    if sock.gettimeout() != 0:
+        sock.setblocking(False)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     if hasattr(socket, "TCP_KEEPIDLE"):
