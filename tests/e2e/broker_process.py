@@ -126,6 +126,11 @@ class BrokerProcess:
         """The address of each broker that clients are told of, by its id."""
         return {self.node_id: self.address}
 
+    @property
+    def endpoint(self) -> tuple[str, int]:
+        """Host and port of the broker."""
+        return self.host, self.port
+
     def coordinator_of(self, group: str) -> tuple[str, int]:
         """Host and port of the broker that coordinates the group."""
         return self.host, self.port

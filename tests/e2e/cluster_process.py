@@ -123,20 +123,25 @@ class ClusterProcess(BrokerProcess):
 
     @property
     def one(self) -> Any:
-        """The broker that leads partition 0 of the topic, and knows it; else the first."""
-        number = 0
+        """The broker that leads partition 0 of the topic, as all know; else the first."""
+        number = 1
         if self.running and (topic := self.topic or self._only_topic()):
-            found = self.cluster.view(topic).partitions
-            if (topic, 0) in found:
-                number = self._leader(topic)
-        return self.cluster.brokers[number or 1]
+            number = self._leader(topic)
+        return self.cluster.brokers[number]
 
     def _leader(self, topic: str) -> int:
-        def found() -> int:
-            leader = self.cluster.leader(topic)
-            return leader if self.cluster.partition(topic, asked=leader).leader == leader else 0
+        """Who leads the topic, once all say the same; 1 if nobody knows of such a topic."""
 
-        return self.cluster.until(found, f"{topic} is led by a broker that knows")
+        def found() -> int:
+            up = self.cluster.up()
+            views = [self.cluster.view(topic, asked=one).partitions for one in up]
+            told = {view[topic, 0].leader if (topic, 0) in view else None for view in views}
+            leader = told.pop()
+            if told:
+                return 0
+            return 1 if leader is None else leader if leader in up else 0
+
+        return self.cluster.until(found, f"all brokers say who leads {topic}")
 
     def coordinator_of(self, group: str) -> tuple[str, int]:
         try:
@@ -149,6 +154,11 @@ class ClusterProcess(BrokerProcess):
         with self.cluster.client() as client:
             topics = client.topics()
         return topics.pop() if len(topics) == 1 else None
+
+    @property
+    def endpoint(self) -> tuple[str, int]:
+        one = self.one
+        return one.host, one.port
 
     @property
     def host(self) -> str:

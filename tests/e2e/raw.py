@@ -24,7 +24,7 @@ class RawConnection:
     """
 
     def __init__(self, broker: BrokerProcess, *, group: str | None = None) -> None:
-        address = (broker.host, broker.port) if group is None else broker.coordinator_of(group)
+        address = broker.endpoint if group is None else broker.coordinator_of(group)
         self.socket = socket.create_connection(address, TIMEOUT_S)
         self._correlation_id = 0
 

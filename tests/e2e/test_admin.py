@@ -307,6 +307,7 @@ def test_aiokafka_admin(broker: BrokerProcess, topic: str) -> None:
             for code in (0, 36):
                 response = await client.create_topics([new])
                 assert response.topic_errors[0][1] == code
+            broker.settle()
             assert topic in await client.list_topics()
             (described,) = await client.describe_topics([topic])
             assert len(described["partitions"]) == 2
