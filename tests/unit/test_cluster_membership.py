@@ -140,7 +140,7 @@ async def test_a_store_that_does_not_answer_is_asked_again(metastore, monkeypatc
 
 
 async def drop_session(metastore: EmbeddedMetastore) -> None:
-    """The session is lost here; the store has not noticed, and keeps its ephemerals for now."""
+    """The session is lost here; the store has not noticed, and still keeps its ephemerals."""
     metastore.session.move(SessionState.LOST)
 
 

@@ -117,7 +117,7 @@ async def test_what_is_held_back_for_followers_is_sent_before_waiting() -> None:
         for number in range(3):
             assert await client.call(ECHO, b"x") == b"x"
             await harness.until(lambda: held.answered > number)  # noqa: B023  called in this turn
-        # What is finished outside of a pass has one of its own, the last for now.
+        # What is finished outside of a pass has one of its own, after which nothing is left to do.
         await client.send(request_bytes(KEPT, b"1", correlation_id=1))
         await harness.until(lambda: bool(harness.handlers.kept))
         await trio.testing.wait_all_tasks_blocked()
