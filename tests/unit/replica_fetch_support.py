@@ -158,7 +158,7 @@ class Leader:
         return b"".join(_content(part) for part in parts)[4:]
 
     def end_pass(self, *, is_last: bool = True) -> None:
-        """The reactor's pass ends, after which nothing waits to be received, unless there is more."""
+        """The reactor's pass ends; with `is_last` nothing more is there to be received."""
         if is_last and self.ctx.replica_fetches is not None:
             self.ctx.replica_fetches.hold_no_longer()
         self.reactor._in_pass = True
